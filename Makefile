@@ -1,0 +1,76 @@
+# Every target can be run again at any time; it does only what is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+export ANSIBLE_NOCOLOR ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit lint mutation bench collection lab-clean clean
+
+help: ## Show what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+# What a user runs. Debian keeps venv apart from Python; root gets it installed, others are told.
+.venv/.users: requirements.txt pyproject.toml
+	@echo "== Python environment in .venv (what users run)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-venv >/dev/null; \
+	  else echo "python3-venv is missing: sudo apt-get install python3-venv" >&2; exit 1; fi; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/.developers: .venv/.users requirements-dev.txt
+	@echo "== Python environment in .venv (what the gates and tests need)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.developers ## Make the Python environment in .venv
+
+demo: .venv/.users ## Check a fit and an unfit virtual machine, show the report (5 minutes the first time)
+	@$(BIN)/python -m lab demo
+
+test: lint test-unit ## Set up everything and run every gate and test
+	@echo "== integration tests (this machine's kernel, sshd, browser)"
+	@$(BIN)/pytest tests/integration
+	@echo "== end-to-end tests (virtual machines)"
+	@$(BIN)/pytest tests/e2e
+
+test-unit: .venv/.developers ## Run the tests that need nothing but Python (under a minute)
+	@echo "== unit tests"
+	@$(BIN)/pytest -n 2 -q tests/unit
+
+lint: .venv/.developers ## Run every static gate
+	@echo "== ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@echo "== mypy"
+	@$(BIN)/mypy
+	@$(BIN)/mypy plugins/action plugins/callback
+	@echo "== yamllint"
+	@$(BIN)/yamllint --strict .
+	@echo "== what ships to nodes runs on Python 3.6"
+	@$(BIN)/vermin --quiet --no-tips --violations -t=3.6- plugins/modules
+	@echo "== playbook syntax"
+	@for playbook in playbooks/*.yml; do \
+	  $(BIN)/ansible-playbook --syntax-check -i localhost, "$$playbook" >/dev/null || exit 1; done
+	@echo "== ansible-lint"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline --quiet
+
+mutation: .venv/.developers ## Change every comparison of the evaluator; some test must notice each
+	@$(BIN)/python -m tests.mutation
+
+bench: .venv/.developers ## Measure what docs/performance.md quotes
+	@$(BIN)/python -m bench
+
+collection: .venv/.users ## Build the Ansible collection into dist/
+	@$(BIN)/ansible-galaxy collection build --force --output-path dist
+
+lab-clean: .venv/.users ## Stop this checkout's virtual machines and empty the image cache
+	@$(BIN)/python -m lab vm clean
+
+clean: ## Remove what make has made here (not the image cache)
+	@rm -rf .venv build dist reports artefacts .ansible .mypy_cache .ruff_cache .hypothesis
