@@ -1,0 +1,80 @@
+# Copyright: the Exectrail authors
+# SPDX-License-Identifier: Apache-2.0
+
+DOCUMENTATION = r"""
+module: compliance_run
+short_description: Open and close a compliance run on the controller
+version_added: 0.1.0
+description:
+  - C(stage=begin) checks the whole request (profile, waivers, report folder) before any node is
+    touched. C(stage=finish) judges the evidence that M(exectrail.audit.node_evidence) has left in
+    the folder, prints the report and writes C(report.json), C(report.html) and C(junit.xml).
+  - Runs on the controller whatever the host is; use it with C(run_once).
+attributes:
+  check_mode:
+    description: The same in check mode; only the report folder is written.
+    support: full
+  diff_mode:
+    description: Nothing on a node changes.
+    support: none
+  platform:
+    description: The controller.
+    platforms: posix
+    support: full
+options:
+  stage:
+    description: Which end of the run.
+    type: str
+    choices: [begin, finish]
+    required: true
+  report_dir:
+    description: Folder on the controller; created with mode 0700 if missing.
+    type: path
+    required: true
+  profile:
+    description: C(ack), C(self_managed) or the path of a requirement file. For C(stage=begin).
+    type: str
+  waivers:
+    description: Path of a waiver file, empty for none. For C(stage=begin).
+    type: str
+  strict:
+    description: Whether warnings fail the run too. For C(stage=begin).
+    type: bool
+    default: false
+  run_id:
+    description: An identifier for the run; made up if not given. For C(stage=begin).
+    type: str
+author:
+  - The Exectrail authors (@exectrail)
+"""
+
+EXAMPLES = r"""
+- name: Judge the evidence and write the reports
+  exectrail.audit.compliance_run:
+    stage: finish
+    report_dir: reports/preflight
+  run_once: true
+"""
+
+RETURN = r"""
+hosts:
+  description: How many hosts the run has, for C(stage=begin).
+  type: int
+  returned: success
+verdict:
+  description: C(fit), C(warnings), C(unfit) or C(unknown), for C(stage=finish).
+  type: str
+  returned: success
+exit_code:
+  description: The exit code of C(exectrail preflight) for this verdict.
+  type: int
+  returned: success
+verdicts:
+  description: The same for each host of the run.
+  type: dict
+  returned: success
+files:
+  description: The report files by kind.
+  type: dict
+  returned: success
+"""
