@@ -58,7 +58,7 @@ lint: .venv/.developers ## Run every static gate
 	@for playbook in playbooks/*.yml; do \
 	  $(BIN)/ansible-playbook --syntax-check -i localhost, "$$playbook" >/dev/null || exit 1; done
 	@echo "== ansible-lint"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline --quiet
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH=playbooks/collections ansible-lint --offline --quiet
 
 mutation: .venv/.developers ## Change every comparison of the evaluator; some test must notice each
 	@$(BIN)/python -m tests.mutation
