@@ -1,0 +1,1 @@
+"""A report printed: on the console, as JUnit, as one HTML page, as JSON."""
