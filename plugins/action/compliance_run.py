@@ -75,7 +75,7 @@ def _finish(directory: Path) -> dict[str, Any]:
     display = Display()
     display.display(console.render(report, colour=bool(ANSIBLE_COLOR)).rstrip("\n"))
     files = write_reports(report, directory)
-    display.display(f"Reports: {' '.join(str(path) for path in files.values())}")
+    display.display(f"Reports: {' '.join(str(path) for path in files.values())}", stderr=True)
     gates = report.profile.gates
     return {
         "changed": False,

@@ -88,7 +88,7 @@ class ActionModule(ActionBase):
             return Evidence(
                 items={"python.interpreters": []},
                 problem="the node has no Python 3",
-                fix="apt-get install python3-minimal, or dnf install python3",
+                fix="apt-get install python3 || dnf install python3 || zypper install python3",
                 **common,
             )
         return _unreachable(explain(said, host), common)

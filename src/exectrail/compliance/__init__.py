@@ -1,0 +1,1 @@
+"""Evidence in, results out: what a fit node is and which nodes are fit."""

@@ -1,0 +1,36 @@
+"""The version of a node's kernel."""
+
+from __future__ import annotations
+
+from exectrail.compliance.checks.registry import Outcome, Parameters, check
+from exectrail.compliance.items import Items
+from exectrail.compliance.model import Status
+from exectrail.compliance.shapes import KERNEL_RELEASE
+from exectrail.compliance.versions import VersionText, observed, required
+
+
+class KernelVersion(Parameters, frozen=True):
+    """`later_than` is the newest version that is still too old."""
+
+    later_than: VersionText
+
+    def expected(self) -> str:
+        """Name the version."""
+        return f"a kernel later than {self.later_than}"
+
+
+@check("node.kernel-version", KernelVersion)
+def kernel_version(items: Items, parameters: KernelVersion) -> Outcome:
+    """Compare the three numbers that the kernel release begins with.
+
+    4.19 means 4.19.0: that one is too old, and so is a distribution's `4.19.0-27-amd64`, whatever
+    was ported back into it; 4.19.91 and 4.20 are later.
+    """
+    release = items[KERNEL_RELEASE]
+    if observed(release, KERNEL_RELEASE.name) > required(parameters.later_than):
+        return Outcome(
+            Status.PASS, release, f"Kernel {release} is later than {parameters.later_than}."
+        )
+    return Outcome(
+        Status.FAIL, release, f"Kernel {release} is not later than {parameters.later_than}."
+    )

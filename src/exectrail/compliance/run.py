@@ -1,0 +1,151 @@
+"""One compliance run in its folder: what was asked, the evidence, and the report.
+
+Layout: ``run.json`` (the request), ``evidence/<host>.json``, ``report.json``, ``report.html``,
+``junit.xml``, and ``report.previous.json`` (the report of the run before).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from exectrail.compliance import evidence as evidence_file
+from exectrail.compliance.evaluate import evaluate
+from exectrail.compliance.model import Evidence, HostState, Report
+from exectrail.compliance.requirements import load_profile
+from exectrail.compliance.verdict import build_report
+from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook, load_waivers
+from exectrail.errors import UsageError
+
+_BYTES_PER_NODE = 128 * 1024
+"""Room asked for in advance: evidence (at most 64 kB) and the node's share of the reports."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The request. `selected` are the hosts to report on, `inventory` maps all to their groups."""
+
+    run_id: str
+    started: dt.datetime
+    profile: str
+    waivers: str
+    strict: bool
+    selected: tuple[str, ...]
+    inventory: dict[str, tuple[str, ...]]
+
+
+def begin(  # noqa: PLR0913  the request has that many parts
+    directory: Path,
+    *,
+    profile: str,
+    waivers: str,
+    strict: bool,
+    selected: Collection[str],
+    inventory: Mapping[str, Collection[str]],
+    run_id: str | None = None,
+) -> Run:
+    """Check the whole request and prepare the folder; raise UsageError before anything is lost."""
+    run = Run(
+        run_id=run_id or uuid.uuid4().hex,
+        started=dt.datetime.now(dt.UTC),
+        profile=profile,
+        waivers=waivers,
+        strict=strict,
+        selected=tuple(sorted(selected)),
+        inventory={host: tuple(sorted(groups)) for host, groups in sorted(inventory.items())},
+    )
+    if not run.selected:
+        raise UsageError("No host is selected: nothing would be checked. Correct the limit.")
+    requirements = load_profile(profile)
+    _waiver_book(run, [requirement.id for requirement in requirements.checks])
+    try:
+        _prepare(directory, len(run.selected))
+        (directory / "run.json").write_bytes(msgspec.json.encode(run))
+    except OSError as error:
+        raise UsageError(
+            f"The report folder {directory} can't be used: {error.strerror}. "
+            "Choose another with --report-dir (preflight_report_dir in a playbook)."
+        ) from error
+    return run
+
+
+def _prepare(directory: Path, nodes: int) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < nodes * _BYTES_PER_NODE:
+        raise UsageError(
+            f"The disk of the report folder {directory} has {free // 1024} kB free; {nodes} nodes "
+            f"may need {nodes * _BYTES_PER_NODE // 1024} kB. Free some space or choose another "
+            "folder with --report-dir (preflight_report_dir in a playbook)."
+        )
+    collected = directory / "evidence"
+    collected.mkdir(mode=0o700, exist_ok=True)
+    for stale in collected.glob("*.json"):
+        stale.unlink()
+    if (directory / "report.json").exists():
+        (directory / "report.json").replace(directory / "report.previous.json")
+
+
+def load(directory: Path) -> Run:
+    """Read the request of the run in `directory`."""
+    path = directory / "run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except FileNotFoundError:
+        raise UsageError(f"{directory} holds no run (no run.json in it).") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from error
+
+
+def evidence_path(directory: Path, host: str) -> Path:
+    """Where the evidence of `host` is kept; an inventory name may hold any character."""
+    return directory / "evidence" / f"{quote(host, safe='')}.json"
+
+
+def finish(directory: Path, *, interrupted: bool = False) -> Report:
+    """Judge what was collected; a selected host without evidence gets its rows too."""
+    run = load(directory)
+    requirements = load_profile(run.profile)
+    waivers = _waiver_book(run, [requirement.id for requirement in requirements.checks])
+    today = run.started.date()
+    return build_report(
+        [
+            evaluate(_evidence(directory, host, interrupted), requirements, waivers, today=today)
+            for host in run.selected
+        ],
+        requirements,
+        run_id=run.run_id,
+        started=run.started,
+        finished=dt.datetime.now(dt.UTC),
+        strict=run.strict,
+        interrupted=interrupted,
+    )
+
+
+def _evidence(directory: Path, host: str, interrupted: bool) -> Evidence:  # noqa: FBT001
+    path = evidence_path(directory, host)
+    if path.exists():
+        return evidence_file.load(path)
+    if interrupted:
+        problem, fix = "the run was interrupted before it", f"Run again with --limit {host}."
+    else:
+        problem = "it gave no answer within the time limit"
+        fix = "Look at the node's load and disk; preflight_timeout raises the limit (seconds)."
+    return Evidence(host=host, state=HostState.NOT_REACHED, problem=problem, fix=fix)
+
+
+def _waiver_book(run: Run, check_ids: Collection[str]) -> WaiverBook:
+    if not run.waivers:
+        return NO_WAIVERS
+    return load_waivers(Path(run.waivers), check_ids, run.inventory)
+
+
+def default_directory() -> Path:
+    """Where reports go unless told otherwise."""
+    return Path(os.curdir) / "reports" / "preflight"

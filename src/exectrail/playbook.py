@@ -1,0 +1,68 @@
+"""Runs one of the project's playbooks with ansible-playbook, as a child that may be interrupted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exectrail.errors import UsageError
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bool:
+    """Run playbook `name` and wait; True if it was interrupted by the user.
+
+    The playbook of a checkout is preferred; an installed package uses that of the collection
+    ``exectrail.audit``. What the run found is read from its report, not from an exit status.
+    """
+    if importlib.util.find_spec("ansible") is None:
+        raise UsageError(
+            f"ansible-core is not installed for {sys.executable}: pip install 'exectrail[ansible]'"
+        )
+    checkout = _CHECKOUT / "playbooks" / f"{name}.yml"
+    command = [
+        *(sys.executable, "-m", "ansible", "playbook"),
+        str(checkout) if checkout.exists() else f"exectrail.audit.{name}",
+        *("--extra-vars", json.dumps(dict(variables))),
+        *arguments,
+    ]
+    environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "exectrail.audit.progress"}
+    if checkout.exists() and not _user_has_configuration():
+        environment["ANSIBLE_CONFIG"] = str(_CHECKOUT / "ansible.cfg")
+    child = subprocess.Popen(command, env=environment, stdin=None)
+    interrupted = False
+    while True:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            # The terminal has sent it to Ansible too, which ends its ssh children and stops.
+            interrupted = True
+        else:
+            return interrupted or status in (-signal.SIGINT, 99)
+
+
+def _user_has_configuration() -> bool:
+    return (
+        "ANSIBLE_CONFIG" in os.environ
+        or Path("ansible.cfg").exists()
+        or (Path.home() / ".ansible.cfg").exists()
+        or Path("/etc/ansible/ansible.cfg").exists()
+    )
+
+
+def check_inventories(sources: Sequence[str]) -> None:
+    """Raise UsageError for an inventory that isn't there; Ansible would go on without it."""
+    for source in sources:
+        if "," not in source and not Path(source).exists():
+            raise UsageError(
+                f"There is no inventory {source}. Give the path of one with -i; "
+                "a list of names needs a comma: -i node1,"
+            )
