@@ -54,14 +54,19 @@ lint: .venv/.developers ## Run every static gate
 	@$(BIN)/yamllint --strict .
 	@echo "== what ships to nodes runs on Python 3.6"
 	@$(BIN)/vermin --quiet --no-tips --violations -t=3.6- plugins/modules
+	@for python in python3.6 "$$HOME"/.pyenv/versions/3.6.*/bin/python; do \
+	  if command -v "$$python" >/dev/null && "$$python" -c '' 2>/dev/null; then \
+	    "$$python" -I plugins/modules/node_evidence.py >/dev/null || exit 1; break; fi; done
+	@echo "== role defaults are the documented options"
+	@$(BIN)/pytest -q tests/unit/test_roles.py >/dev/null
 	@echo "== playbook syntax"
 	@for playbook in playbooks/*.yml; do \
 	  $(BIN)/ansible-playbook --syntax-check -i localhost, "$$playbook" >/dev/null || exit 1; done
 	@echo "== ansible-lint"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH=playbooks/collections ansible-lint --offline --quiet
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH=playbooks/collections ansible-lint --offline -q
 
 mutation: .venv/.developers ## Change every comparison of the evaluator; some test must notice each
-	@$(BIN)/python -m tests.mutation
+	@$(BIN)/python tests/mutation/run.py
 
 bench: .venv/.developers ## Measure what docs/performance.md quotes
 	@$(BIN)/python -m bench

@@ -68,16 +68,15 @@ class ActionModule(ActionBase):
 
     def _collect(self, host: str, task_vars: dict[str, Any]) -> Evidence:
         variables = {
-            str(name): value
+            # Plain text: Ansible hands out strings of a type of its own.
+            str(name): str(value)
             for name, value in (self._task.args.get("variables") or {}).items()
             if value not in (None, "")
         }
         groups = tuple(sorted(str(group) for group in task_vars.get("group_names", ())))
         common: dict[str, Any] = {"host": host, "groups": groups, "variables": variables}
         try:
-            answer = self._low_level_execute_command(
-                _command(self._interpreter(task_vars)), in_data=SCRIPT.read_bytes()
-            )
+            answer = self._ask(task_vars)
         except AnsibleError as error:
             return _unreachable(explain(str(error), host), common)
         for line in reversed(answer["stdout"].splitlines()):
@@ -92,6 +91,24 @@ class ActionModule(ActionBase):
                 **common,
             )
         return _unreachable(explain(said, host), common)
+
+    def _ask(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run the script; give what it wrote to `stdout` and `stderr`."""
+        become = self._connection.become
+        if self._connection.has_pipelining and (become is None or become.pipelining):
+            answer: dict[str, Any] = self._low_level_execute_command(
+                _command(self._interpreter(task_vars)), in_data=SCRIPT.read_bytes()
+            )
+            return answer
+        # su and some connections have no standard input to give: Ansible copies the script then.
+        answer = self._execute_module(task_vars=task_vars)
+        if "evidence" in answer:
+            answer = {"changed": False, "evidence": answer["evidence"]}
+            return {"stdout": json.dumps(answer, separators=(",", ":")), "stderr": ""}
+        return {
+            "stdout": str(answer.get("module_stdout", "")),
+            "stderr": f"{answer.get('module_stderr', '')}\n{answer.get('msg', '')}",
+        }
 
     def _interpreter(self, task_vars: dict[str, Any]) -> str:
         configured = self._templar.template(task_vars.get("ansible_python_interpreter") or "auto")

@@ -21,7 +21,6 @@ from exectrail.compliance.render import console, html, json, junit
 from exectrail.compliance.render.write import write_reports
 from exectrail.compliance.requirements import load_profile
 from exectrail.compliance.verdict import build_report
-from exectrail.compliance.waivers import NO_WAIVERS, load_waivers
 from exectrail.errors import UsageError
 
 _FILE = click.Path(path_type=Path)
@@ -139,8 +138,7 @@ def evaluate(
     groups = {node.host: node.groups for node in nodes}
     if len(groups) < len(nodes):
         raise UsageError("Two of the evidence files are of the same host; give one of them.")
-    check_ids = [requirement.id for requirement in requirements.checks]
-    book = load_waivers(waivers, check_ids, groups) if waivers else NO_WAIVERS
+    book = run.waiver_book(str(waivers or ""), requirements, groups)
     report = build_report(
         [evaluate_node(node, requirements, book, today=started.date()) for node in nodes],
         requirements,

@@ -19,6 +19,11 @@ from exectrail.compliance.reachability import explain
         ("connect to host n1 port 22: Connection timed out", "does not answer", "up"),
         ("Incorrect sudo password", "password is wrong", "--ask-become-pass"),
         ("sudo: a password is required", "needs a password", "--ask-become-pass"),
+        (
+            "Timeout (12s) waiting for privilege escalation prompt:",
+            "needs a password",
+            "--ask-become-pass",
+        ),
         ("/bin/sh: 1: sudo: not found", "cannot become root", "root"),
         (
             'unix_listener: path "/a/b" too long for Unix domain socket',

@@ -60,6 +60,13 @@ _KNOWN: tuple[tuple[str, Obstacle], ...] = (
         ),
     ),
     (
+        r"(?i)waiting for privilege escalation",
+        Obstacle(
+            "becoming root needs a password, or does not answer",
+            "Add --ask-become-pass, or allow the user to become root without one.",
+        ),
+    ),
+    (
         r"(?i)timed out|no route to host|network is unreachable|timeout \(",
         Obstacle(
             "it does not answer",

@@ -19,7 +19,7 @@ import msgspec
 from exectrail.compliance import evidence as evidence_file
 from exectrail.compliance.evaluate import evaluate
 from exectrail.compliance.model import Evidence, HostState, Report
-from exectrail.compliance.requirements import load_profile
+from exectrail.compliance.requirements import Requirements, load_profile
 from exectrail.compliance.verdict import build_report
 from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook, load_waivers
 from exectrail.errors import UsageError
@@ -63,7 +63,7 @@ def begin(  # noqa: PLR0913  the request has that many parts
     if not run.selected:
         raise UsageError("No host is selected: nothing would be checked. Correct the limit.")
     requirements = load_profile(profile)
-    _waiver_book(run, [requirement.id for requirement in requirements.checks])
+    waiver_book(run.waivers, requirements, run.inventory)
     try:
         _prepare(directory, len(run.selected))
         (directory / "run.json").write_bytes(msgspec.json.encode(run))
@@ -112,7 +112,7 @@ def finish(directory: Path, *, interrupted: bool = False) -> Report:
     """Judge what was collected; a selected host without evidence gets its rows too."""
     run = load(directory)
     requirements = load_profile(run.profile)
-    waivers = _waiver_book(run, [requirement.id for requirement in requirements.checks])
+    waivers = waiver_book(run.waivers, requirements, run.inventory)
     today = run.started.date()
     return build_report(
         [
@@ -135,15 +135,26 @@ def _evidence(directory: Path, host: str, interrupted: bool) -> Evidence:  # noq
     if interrupted:
         problem, fix = "the run was interrupted before it", f"Run again with --limit {host}."
     else:
-        problem = "it gave no answer within the time limit"
-        fix = "Look at the node's load and disk; preflight_timeout raises the limit (seconds)."
+        problem = "no evidence came from it, in most cases because it did not answer in time"
+        fix = (
+            "Read what the run printed for it, and look at its load and its disks; "
+            "preflight_timeout raises the limit (seconds)."
+        )
     return Evidence(host=host, state=HostState.NOT_REACHED, problem=problem, fix=fix)
 
 
-def _waiver_book(run: Run, check_ids: Collection[str]) -> WaiverBook:
-    if not run.waivers:
+def waiver_book(
+    path: str, requirements: Requirements, inventory: Mapping[str, Collection[str]]
+) -> WaiverBook:
+    """Load the waivers of `path` (empty: none) for these requirements and hosts."""
+    if not path:
         return NO_WAIVERS
-    return load_waivers(Path(run.waivers), check_ids, run.inventory)
+    return load_waivers(
+        Path(path),
+        [requirement.id for requirement in requirements.checks],
+        inventory,
+        not_waivable=[each.id for each in requirements.checks if not each.waivable],
+    )
 
 
 def default_directory() -> Path:

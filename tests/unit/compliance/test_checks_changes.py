@@ -275,28 +275,3 @@ def test_security_hardening(marks: Any, status: str, seen: str) -> None:
     judged = node("ubuntu2204-ack-worker", {"hardening": marks})
     result = judge("node.security-hardening", judged, "ack")
     assert (result.status, result.observed) == (status, seen)
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        "node.automatic-upgrades",
-        "node.cpfs-volumes",
-        "node.dns-source",
-        "node.image-acceleration",
-        "node.resolv-conf",
-        "node.security-hardening",
-    ],
-)
-def test_what_the_vendor_asks_of_ubuntu_is_asked_of_ubuntu_only(check: str) -> None:
-    # Nothing else of the node is readable: the operating system alone decides.
-    for system, like, says in (
-        ("debian", "", "'debian' is not ubuntu"),
-        ("linuxmint", "ubuntu debian", "'linuxmint' is only derived from ubuntu"),
-    ):
-        release = {"os.release": {"ID": system, "ID_LIKE": like}}
-        result = judge(check, node("no-python", release), "ack")
-        assert (result.status, result.observed) == ("skip", says)
-    assert (
-        judge(check, node("no-python", {"os.release": {"ID": "ubuntu"}}), "ack").status == "error"
-    )

@@ -243,6 +243,18 @@ def test_long_and_broken_text_is_cut_and_mended() -> None:
     assert report.results[0].observed.endswith("…")
 
 
+@pytest.mark.parametrize(("length", "cut"), [(599, False), (600, False), (601, True)])
+def test_a_text_is_cut_only_when_it_is_too_long(length: int, *, cut: bool) -> None:
+    judged = node(items={"kernel.release": "6.1.0-" + "x" * (length - 6)})
+    report = evaluate(judged, profile("ack"), today=TODAY)
+    assert report.facts["kernel"].endswith("…") == cut
+
+
+def test_only_a_value_that_is_nothing_but_unreadable_is_so() -> None:
+    clock = {"unreadable": "x", "synchronised": True}
+    assert judge("node.clock", node(items={"clock": clock})).status is Status.PASS
+
+
 def test_remediation_never_holds_text_of_the_node() -> None:
     evil = load("hostile").items["os.release"]["ID"]
     for name in PROFILES:
@@ -254,3 +266,28 @@ def test_facts_leave_out_what_can_not_be_read() -> None:
     judged = node(items={"kernel.release": {"unreadable": "x"}, "os.release": {"ID": "debian"}})
     facts = evaluate(judged, profile("ack"), today=TODAY).facts
     assert facts == {"os": "linux", "role": "none", "kubernetes": "none"}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "node.automatic-upgrades",
+        "node.cpfs-volumes",
+        "node.dns-source",
+        "node.image-acceleration",
+        "node.resolv-conf",
+        "node.security-hardening",
+    ],
+)
+def test_what_the_vendor_asks_of_ubuntu_is_asked_of_ubuntu_only(check: str) -> None:
+    # Nothing else of the node is readable: the operating system alone decides.
+    for system, like, says in (
+        ("debian", "", "'debian' is not ubuntu"),
+        ("linuxmint", "ubuntu debian", "'linuxmint' is only derived from ubuntu"),
+    ):
+        release = {"os.release": {"ID": system, "ID_LIKE": like}}
+        result = judge(check, node("no-python", release), "ack")
+        assert (result.status, result.observed) == ("skip", says)
+    assert (
+        judge(check, node("no-python", {"os.release": {"ID": "ubuntu"}}), "ack").status == "error"
+    )

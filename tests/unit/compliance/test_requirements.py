@@ -99,6 +99,20 @@ def test_the_hash_changes_with_any_file_of_the_chain(tmp_path: Path) -> None:
     assert len(set(hashes)) == 3
 
 
+def test_the_least_that_parameters_take(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        HEAD + "requirements:\n"
+        "  - {id: node.os-family, title: t, severity: info, parameters: {supported: {x: X}}}\n"
+        "  - {id: node.log-space, title: t, severity: info,\n"
+        "     parameters: {min_free_bytes: 0, min_free_inodes: 0}}\n",
+    )
+    assert [requirement.expected for requirement in load_profile(path).checks] == [
+        "one of X",
+        "0 MiB and 0 inodes free for the logs",
+    ]
+
+
 def test_another_check_under_the_same_id_inherits_no_parameters(tmp_path: Path) -> None:
     path = written(
         tmp_path,

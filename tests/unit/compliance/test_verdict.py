@@ -107,9 +107,10 @@ def test_counts() -> None:
         host("unfit", PASS, BLOCKER, MAJOR, MINOR_ERROR, WAIVED_ERROR),
         host("gone", ERROR, ERROR, state=HostState.UNREACHABLE),
         host("later", ERROR, state=HostState.NOT_REACHED),
+        host("fit too", PASS),
     ).counts
-    assert (found.hosts, found.hosts_fit, found.hosts_unreachable) == (4, 1, 2)
-    assert (found.passed, found.skipped, found.warned) == (2, 1, 1)
+    assert (found.hosts, found.hosts_fit, found.hosts_unreachable) == (5, 2, 2)
+    assert (found.passed, found.skipped, found.warned) == (3, 1, 1)
     assert (found.failed, found.errors, found.waived, found.gating) == (4, 5, 2, 5)
 
 

@@ -14,6 +14,7 @@ from exectrail.compliance.shapes import DISTRIBUTION, KUBELET, KUBERNETES_VERSIO
 from exectrail.compliance.versions import VersionText, observed, required
 
 ANY = "*"
+_WHERE = {ANY: ""}
 VARIABLE = "cluster_type"
 _DECLARE = "set preflight_cluster_type in the inventory"
 
@@ -25,10 +26,8 @@ class ClusterVersion(Parameters, frozen=True):
 
     def expected(self) -> str:
         """List the versions."""
-        if set(self.minimum) == {ANY}:
-            return f"Kubernetes {self.minimum[ANY]} or later"
         return "Kubernetes " + ", ".join(
-            f"{version} or later on {'others' if system == ANY else system}"
+            f"{version} or later" + _WHERE.get(system, f" on {system}")
             for system, version in self.minimum.items()
         )
 

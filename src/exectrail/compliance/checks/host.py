@@ -97,7 +97,7 @@ class LogSpace(Parameters, frozen=True):
 def log_space(items: Items, parameters: LogSpace) -> Outcome:
     """Compare what root can still write; a file system that does not count inodes has enough."""
     disk = items[LOG_DISK]
-    counted = disk.inodes_total > 0
+    counted = bool(disk.inodes_total)
     inodes = f"{disk.inodes_free} inodes" if counted else "inodes not counted"
     seen = f"{_mebibytes(disk.bytes_free)}, {inodes} free in {disk.path}"
     scarce = [

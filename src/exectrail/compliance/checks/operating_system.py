@@ -23,9 +23,8 @@ class OsFamily(Parameters, frozen=True):
 
     def expected(self) -> str:
         """List the operating systems."""
-        names = list(dict.fromkeys(self.supported.values()))
-        listed = ", ".join(names[:-1]) + " or " + names[-1] if len(names) > 1 else names[0]
-        return listed + (", or a system derived from one" if self.derivatives else "")
+        names = ", ".join(self.supported.values())
+        return f"one of {names}" + (", or a derivative of one" if self.derivatives else "")
 
 
 @check("node.os-family", OsFamily)

@@ -17,7 +17,12 @@ from exectrail.compliance.shapes import (
 )
 from exectrail.compliance.versions import VersionText, observed, required
 
-_IMMUTABLE = 2
+_UNLOCKED = (0, 1)
+_SENTENCES = {
+    "bpf": "The node gets the bpf sensor.",
+    "audit": "The node gets the audit sensor.",
+    "none": "No sensor can run on this node.",
+}
 
 
 class ExecSensor(Parameters, frozen=True):
@@ -50,9 +55,8 @@ class Sensor(NamedTuple):
     """`name` is bpf, audit or none; `obstacles` say why not bpf, and for none why not audit."""
 
     name: str
+    status: Status
     obstacles: tuple[str, ...] = ()
-    degraded: bool = False
-    """Whether a kernel that is new enough for bpf gets audit for another reason than libbpf."""
 
 
 def choose(items: Items, parameters: ExecSensor) -> Sensor:
@@ -63,11 +67,12 @@ def choose(items: Items, parameters: ExecSensor) -> Sensor:
     if not kernel and not library:
         if unreadable:
             raise unreadable
-        return Sensor("bpf")
+        return Sensor("bpf", Status.PASS)
     audit = _audit_obstacles(items, parameters.audit_kernel_later_than)
     if audit:
-        return Sensor("none", (*(kernel or library), *audit))
-    return Sensor("audit", tuple(kernel or library), bool(kernel) and not _old(items, parameters))
+        return Sensor("none", Status.FAIL, (*(kernel or library), *audit))
+    degraded = kernel and not _old(items, parameters)
+    return Sensor("audit", Status.WARN if degraded else Status.PASS, tuple(kernel or library))
 
 
 @check("node.exec-sensor", ExecSensor)
@@ -79,13 +84,8 @@ def exec_sensor(items: Items, parameters: ExecSensor) -> Outcome:
     warn.
     """
     sensor = choose(items, parameters)
-    if sensor.name == "bpf":
-        return Outcome(Status.PASS, "bpf", "The node gets the bpf sensor.")
-    seen = f"{sensor.name} ({listing(sensor.obstacles, most=8)})"
-    if sensor.name == "none":
-        return Outcome(Status.FAIL, seen, "No sensor can run on this node.")
-    status = Status.WARN if sensor.degraded else Status.PASS
-    return Outcome(status, seen, f"The node gets the audit sensor: {sensor.obstacles[0]}.")
+    why = f" ({listing(sensor.obstacles)})" if sensor.obstacles else ""
+    return Outcome(sensor.status, f"{sensor.name}{why}", _SENTENCES[sensor.name])
 
 
 @check("node.libbpf", Libbpf)
@@ -93,17 +93,14 @@ def libbpf(items: Items, parameters: Libbpf) -> Outcome:
     """Compare the version, unless something about the kernel rules the bpf sensor out anyway."""
     kernel, unreadable = _kernel_obstacles(items, parameters.bpf_kernel)
     if kernel:
-        return Outcome(
-            Status.SKIP, kernel[0], f"The node does not get the bpf sensor: {kernel[0]}."
-        )
+        return Outcome(Status.SKIP, listing(kernel), "The node does not get the bpf sensor.")
     missing = _library_obstacles(items, parameters.minimum)
     if unreadable and missing:
         raise unreadable
     found = items[LIBBPF]
     if missing:
-        return Outcome(
-            Status.FAIL, found.path if found else "none", f"The bpf sensor can't run: {missing[0]}."
-        )
+        seen = found.path if found else "none"
+        return Outcome(Status.FAIL, seen, f"The bpf sensor can't run: {listing(missing)}.")
     seen = f"{found.version} ({found.path})" if found else ""
     return Outcome(Status.PASS, seen, "libbpf is new enough for the bpf sensor.")
 
@@ -164,7 +161,7 @@ def _audit_obstacles(items: Items, later_than: str) -> list[str]:
         audit = items[KERNEL_AUDIT]
         if not audit.available:
             return [f"kernel audit is not available ({audit.why})"]
-        if audit.enabled == _IMMUTABLE:
+        if audit.enabled not in _UNLOCKED:
             return ["the rules of kernel audit are locked until the next boot"]
         if audit.pid:
             return [f"process {audit.pid} already receives the records of kernel audit"]
