@@ -186,6 +186,8 @@ def _await_nodes(cluster: Cluster) -> None:
     )
     while True:
         try:
+            # Without this account, made a moment after the nodes, no pod can be created.
+            kubectl(cluster, "get", "serviceaccount", "default")
             told = kubectl(cluster, "get", "nodes", "--output", f"jsonpath={template}")
         except LabError as problem:  # An API server may be a moment away behind the balancer.
             told = str(problem)

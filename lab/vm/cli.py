@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import yaml
 
+from lab.cluster import podman
 from lab.errors import LabError
 from lab.vm import faults, folders, hostpackages, machine, qemu
 from lab.vm.recipe import RECIPES
@@ -109,6 +110,11 @@ def clean() -> None:
             raise LabError(
                 f"machines are running from {cache}{pids}: end them first, in each checkout: "
                 "python -m lab vm down"
+            )
+        if nodes := podman.containers():
+            raise LabError(
+                f"clusters are made from {cache} ({', '.join(node.name for node in nodes)}): "
+                "end them first, in each checkout: python -m lab cluster down"
             )
         for entry in cache.iterdir():
             if entry.name != "locks":

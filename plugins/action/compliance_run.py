@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class ActionModule(ActionBase):
         if MISSING:
             raise AnsibleError(
                 f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
-                "pip install FOLDER_OF_THIS_COLLECTION"
+                f"{sys.executable} -m pip install {Path(__file__).resolve().parents[2]}"
             )
         directory = Path(str(self._task.args["report_dir"]))
         try:

@@ -16,15 +16,10 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-try:
-    from exectrail.compliance import evidence, run
-    from exectrail.compliance.model import Evidence, HostState
-    from exectrail.compliance.reachability import Obstacle, explain
-    from exectrail.errors import UsageError
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
+from exectrail.compliance import evidence, run
+from exectrail.compliance.model import Evidence, HostState
+from exectrail.compliance.reachability import Obstacle, explain
+from exectrail.errors import UsageError
 
 SCRIPT = Path(__file__).parent.parent / "modules" / "node_evidence.py"
 PYTHONS = (
@@ -50,11 +45,6 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         del tmp
         task_vars = task_vars or {}
-        if MISSING:
-            raise AnsibleError(
-                f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
-                "pip install FOLDER_OF_THIS_COLLECTION"
-            )
         host = str(task_vars["inventory_hostname"])
         directory = Path(self._task.args["report_dir"])
         found = self._collect(host, task_vars)
@@ -95,7 +85,9 @@ class ActionModule(ActionBase):
     def _ask(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the script; give what it wrote to `stdout` and `stderr`."""
         become = self._connection.become
-        if self._connection.has_pipelining and (become is None or become.pipelining):
+        # Before ansible-core 2.19 a way to become root doesn't say whether it needs a terminal.
+        pipes = become is None or getattr(become, "pipelining", become.name != "su")
+        if self._connection.has_pipelining and pipes:
             answer: dict[str, Any] = self._low_level_execute_command(
                 _command(self._interpreter(task_vars)), in_data=SCRIPT.read_bytes()
             )

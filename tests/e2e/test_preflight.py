@@ -44,6 +44,10 @@ def judged(one: Machine, folder: Path) -> dict[str, Statuses]:
     }
 
 
+def findings(of: Statuses) -> Statuses:
+    return {check: status for check, status in of.items() if status not in {"pass", "skip"}}
+
+
 def changed(before: Statuses, after: Statuses) -> Statuses:
     return {check: status for check, status in after.items() if before[check] != status}
 
@@ -81,7 +85,7 @@ def test_a_fault_on_a_debian_called_ubuntu_is_named_and_nothing_else(
     meant = dict(faults.known()[name].finds)
     for profile, healthy in debian_called_ubuntu.items():
         of_profile = {check: status for check, status in meant.items() if check in healthy}
-        assert changed(healthy, found[profile]) == of_profile, profile
+        assert findings(found[profile]) == of_profile, profile
 
 
 def test_a_machine_without_python_fails_that_and_leaves_the_rest_unknown(tmp_path: Path) -> None:
@@ -182,7 +186,8 @@ def test_the_newest_ansible_on_a_debian_13_controller(tmp_path: Path) -> None:
     subprocess.run(
         [
             *(Path(root / ".venv/bin/pip"), "install", "--quiet", "--target", packages),
-            *("--python-version", "3.13", "--only-binary=:all:", *pins),
+            *("--python-version", "3.13", "--ignore-requires-python"),
+            *("--only-binary=:all:", *pins),
         ],
         check=True,
     )
@@ -194,7 +199,7 @@ def test_the_newest_ansible_on_a_debian_13_controller(tmp_path: Path) -> None:
         capture_output=True,
     ).stdout
     subprocess.run(
-        ["tar", "--create", "--file", archive, "--null", "--files-from=-", "-C", root],
+        ["tar", "--create", "--file", archive, "--null", "--files-from=-"],
         input=tracked,
         cwd=root,
         check=True,
