@@ -7,7 +7,7 @@ export ANSIBLE_NOCOLOR ?=
 .PHONY: help setup demo test test-unit lint mutation bench collection lab-clean clean
 
 help: ## Show what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # What a user runs. Debian keeps venv apart from Python; root gets it installed, others are told.
 .venv/.users: requirements.txt pyproject.toml
@@ -74,7 +74,9 @@ bench: .venv/.developers ## Measure what docs/performance.md quotes
 collection: .venv/.users ## Build the Ansible collection into dist/
 	@$(BIN)/ansible-galaxy collection build --force --output-path dist
 
-lab-clean: .venv/.users ## Stop this checkout's virtual machines and empty the image cache
+lab-clean: .venv/.users ## End this checkout's machines and clusters, and empty the cache
+	@$(BIN)/python -m lab vm down
+	@$(BIN)/python -m lab cluster down
 	@$(BIN)/python -m lab vm clean
 
 clean: ## Remove what make has made here (not the image cache)
