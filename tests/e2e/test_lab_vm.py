@@ -146,8 +146,10 @@ def test_another_key_than_the_pinned_one_is_refused(healthy: Machine) -> None:
 
 
 CRASH = """
-    import sys, time
+    import signal, time
     from lab.vm.machine import machine
+    # As at a terminal: what starts the tests in the background may have the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with machine("lab-crash") as one:
         print(one.pid, one.port, flush=True)
         time.sleep(600)
