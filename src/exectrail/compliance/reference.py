@@ -16,6 +16,7 @@ import msgspec
 from exectrail.compliance import requirements, waivers
 from exectrail.compliance.checks import CHECKS, Check
 from exectrail.compliance.requirements import BUILT_IN, Requirement, load_profile
+from exectrail.compliance.schematext import schema_text
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ABSENT = "not required"
@@ -151,10 +152,7 @@ def pages() -> dict[str, str]:
     schemas = {"requirements": requirements_schema(), "waivers": waivers_schema()}
     return {
         "checks.md": checks_page(),
-        **{
-            f"{name}.schema.json": json.dumps(schema, indent=2) + "\n"
-            for name, schema in schemas.items()
-        },
+        **{f"{name}.schema.json": schema_text(schema) for name, schema in schemas.items()},
     }
 
 

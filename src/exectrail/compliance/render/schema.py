@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from exectrail.compliance.render.json import report_schema
+from exectrail.compliance.schematext import schema_text
 
 
 def text() -> str:
     """Return the schema as docs/reference/report.schema.json holds it."""
-    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+    return schema_text(report_schema())
 
 
 if __name__ == "__main__":
