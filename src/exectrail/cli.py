@@ -45,7 +45,7 @@ strict_option = click.option("--strict", is_flag=True, help="Let warnings fail t
 report_dir_option = click.option(
     "--report-dir",
     type=_FILE,
-    default=run.default_directory(),
+    default=run.DEFAULT_DIRECTORY,
     show_default=True,
     help="Folder for report.json, report.html, junit.xml and the evidence.",
 )

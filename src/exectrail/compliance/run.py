@@ -7,7 +7,6 @@ Layout: ``run.json`` (the request), ``evidence/<host>.json``, ``report.json``, `
 from __future__ import annotations
 
 import datetime as dt
-import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -24,6 +23,8 @@ from exectrail.compliance.verdict import build_report
 from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook, load_waivers
 from exectrail.errors import UsageError
 
+DEFAULT_DIRECTORY = Path("reports/preflight")
+"""Where reports go unless told otherwise, under the folder that the command runs in."""
 _BYTES_PER_NODE = 128 * 1024
 """Room asked for in advance: evidence (at most 64 kB) and the node's share of the reports."""
 
@@ -155,8 +156,3 @@ def waiver_book(
         inventory,
         not_waivable=[each.id for each in requirements.checks if not each.waivable],
     )
-
-
-def default_directory() -> Path:
-    """Where reports go unless told otherwise."""
-    return Path(os.curdir) / "reports" / "preflight"
