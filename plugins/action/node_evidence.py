@@ -1,42 +1,27 @@
 # Copyright: the Exectrail authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the evidence script on the node and keeps its answer on the controller.
-
-The script goes over the connection's standard input in one round trip: no temporary file, no
-Python that Ansible itself could use is needed on the node, and check mode is the same run.
-"""
+"""Runs the evidence script on the node and keeps its answer on the controller."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
+from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import (
+    NO_PYTHON,
+    NodeScript,
+)
 
 from exectrail.compliance import evidence, run
 from exectrail.compliance.model import Evidence, HostState
 from exectrail.compliance.reachability import Obstacle, explain
 from exectrail.errors import UsageError
 
-SCRIPT = Path(__file__).parent.parent / "modules" / "node_evidence.py"
-PYTHONS = (
-    "/usr/bin/python3",
-    "/usr/libexec/platform-python",
-    "python3",
-    *(f"python3.{minor}" for minor in range(14, 5, -1)),
-)
-NO_PYTHON = "exectrail: no Python 3 here"
 
-
-class ActionModule(ActionBase):
+class ActionModule(NodeScript):
     """See the documentation of the module of the same name."""
-
-    _requires_connection = True
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -66,11 +51,11 @@ class ActionModule(ActionBase):
         groups = tuple(sorted(str(group) for group in task_vars.get("group_names", ())))
         common: dict[str, Any] = {"host": host, "groups": groups, "variables": variables}
         try:
-            answer = self._ask(task_vars)
+            answer = self.ask("node_evidence", task_vars)
         except AnsibleError as error:
             return _unreachable(explain(str(error), host), common)
         for line in reversed(answer["stdout"].splitlines()):
-            if line.startswith('{"changed"'):
+            if line.startswith("{") and '"evidence"' in line:
                 return Evidence(items=json.loads(line)["evidence"]["items"], **common)
         said = f"{answer['stdout']}\n{answer['stderr']}"
         if NO_PYTHON in said:
@@ -82,41 +67,8 @@ class ActionModule(ActionBase):
             )
         return _unreachable(explain(said, host), common)
 
-    def _ask(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Run the script; give what it wrote to `stdout` and `stderr`."""
-        become = self._connection.become
-        # Before ansible-core 2.19 a way to become root doesn't say whether it needs a terminal.
-        pipes = become is None or getattr(become, "pipelining", become.name != "su")
-        if self._connection.has_pipelining and pipes:
-            answer: dict[str, Any] = self._low_level_execute_command(
-                _command(self._interpreter(task_vars)), in_data=SCRIPT.read_bytes()
-            )
-            return answer
-        # su and some connections have no standard input to give: Ansible copies the script then.
-        answer = self._execute_module(task_vars=task_vars)
-        if "evidence" in answer:
-            answer = {"changed": False, "evidence": answer["evidence"]}
-            return {"stdout": json.dumps(answer, separators=(",", ":")), "stderr": ""}
-        return {
-            "stdout": str(answer.get("module_stdout", "")),
-            "stderr": f"{answer.get('module_stderr', '')}\n{answer.get('msg', '')}",
-        }
-
-    def _interpreter(self, task_vars: dict[str, Any]) -> str:
-        configured = self._templar.template(task_vars.get("ansible_python_interpreter") or "auto")
-        return "" if str(configured).startswith("auto") else str(configured)
-
 
 def _unreachable(obstacle: Obstacle, common: dict[str, Any]) -> Evidence:
     return Evidence(
         state=HostState.UNREACHABLE, problem=obstacle.problem, fix=obstacle.fix, **common
-    )
-
-
-def _command(interpreter: str) -> str:
-    """Build a POSIX shell line that runs standard input with the first Python 3 that is there."""
-    names = " ".join(shlex.quote(name) for name in ((interpreter,) if interpreter else PYTHONS))
-    return (
-        f'for p in {names}; do command -v "$p" >/dev/null 2>&1 && exec "$p" -I -; done; '
-        f"echo {shlex.quote(NO_PYTHON)}; exit 127"
     )

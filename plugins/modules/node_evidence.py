@@ -1,8 +1,4 @@
 #!/usr/bin/python
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ANN204, ANN205 - annotations cost imports on 3.6
-# ruff: noqa: PTH115, PTH118, PTH119, PTH120 - the node's paths are text and bytes, below a root
-# ruff: noqa: N818 - Absent and Unreadable are answers, not errors of the program
-# ruff: noqa: RUF005, B905 - zip() has no strict, and unpacking reads no better, on 3.6
 """Evidence about one node, printed as one line of JSON.
 
 One file on purpose: it is sent over ssh to the standard input of whatever Python the node has

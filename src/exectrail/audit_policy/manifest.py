@@ -65,6 +65,11 @@ def remove(text: str) -> str:
     return manifest.doc.text
 
 
+def is_managed(text: str) -> bool:
+    """Say whether the manifest has settings of ours; raise ManifestError if it is none."""
+    return Manifest(Document(text)).managed
+
+
 def diff(text: str, settings: Settings, name: str = "kube-apiserver.yaml") -> str:
     """Return what `add` would change as a unified diff, "" for nothing; safe to print."""
     new = add(text, settings)

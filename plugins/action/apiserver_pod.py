@@ -1,0 +1,261 @@
+# Copyright: the Exectrail authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads one master, or makes on it the change that the plan of the run has for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ansible.errors import AnsibleError
+from ansible.utils.display import Display
+from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import (
+    NO_PYTHON,
+    NodeScript,
+)
+
+from exectrail.audit_policy.rollout import run
+from exectrail.audit_policy.rollout.model import (
+    Change,
+    Master,
+    Request,
+    Rollout,
+    RolloutError,
+    Unread,
+    convert,
+)
+from exectrail.compliance.hostile import printable
+from exectrail.compliance.reachability import explain
+from exectrail.errors import UsageError
+
+STEPS = {
+    "saved": "manifest and policy are saved",
+    "resumed": "going on with an interrupted change",
+    "policy": "the policy is in place",
+    "staged": "the manifest is staged",
+    "swapped": "the manifest is in place; waiting for the new API server",
+    "restarted": "the API server was told to restart",
+    "started": "the new API server has started; waiting until it is ready",
+    "ready": "the new API server is ready; waiting to see that it lasts",
+    "stable": "the new API server lasts",
+    "proven": "it has recorded a request of ours as the policy says",
+    "done": "done",
+    "failed": "failed; putting everything back",
+    "collected": "logs are collected",
+    "restored": "the old settings are back; waiting for the API server",
+    "back": "as before",
+    "abandoned": "somebody else has changed the manifest; left as it is",
+    "lost": "the API server did not come back",
+}
+
+
+class ActionModule(NodeScript):
+    """See the documentation of the module of the same name."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Do what `do` says; fail with one message."""
+        super().run(tmp, task_vars)
+        del tmp
+        self._vars = task_vars or {}
+        self._folder = Path(str(self._task.args["run_dir"]))
+        self._host = str(self._task.args.get("host") or self._vars["inventory_hostname"])
+        try:
+            asked = run.request(self._folder)
+            work = {"read": self._read, "resume": self._resume, "change": self._change}
+            other = {"lock": self._lock, "unlock": self._unlock, "persist": self._persist}
+            return {**work, **other}[str(self._task.args["do"])](asked)
+        except UsageError as error:
+            return {"failed": True, "msg": str(error)}
+
+    def _call(self, asked: Request, do: str, **more: Any) -> dict[str, Any]:
+        """Run the module on the node; RolloutError with the reason if it can't."""
+        request = {
+            "do": do,
+            "run": asked.run,
+            "policy_file": asked.policy_file,
+            "log_path": asked.log_path,
+            "state_dir": asked.state_dir,
+            **more,
+        }
+        try:
+            said = self.ask("apiserver_pod", self._vars, request)
+        except AnsibleError as error:
+            raise RolloutError(_obstacle(str(error), self._host)) from error
+        for line in reversed(said["stdout"].splitlines()):
+            if line.startswith("{"):
+                answer: dict[str, Any] = json.loads(line)
+                if answer.get("failed"):
+                    raise RolloutError(str(answer.get("msg")))
+                return dict(answer["answer"])
+        text = f"{said['stdout']}\n{said['stderr']}"
+        if NO_PYTHON in text:
+            raise RolloutError("it has no Python 3; install one: apt-get install python3")
+        raise RolloutError(_obstacle(text, self._host))
+
+    def _read(self, asked: Request) -> dict[str, Any]:
+        try:
+            said = self._call(asked, "read")
+        except RolloutError as error:
+            said = {"problem": str(error)}
+        found = run.save_master(self._folder, self._host, said)
+        if isinstance(found, Unread):
+            return {"changed": False, "problem": found.problem, "interrupted": False}
+        return {"changed": False, "problem": None, "interrupted": _interrupted(found)}
+
+    def _resume(self, asked: Request) -> dict[str, Any]:
+        found = run.master(self._folder, self._host)
+        if not isinstance(found, Master) or not found.rollout or not _interrupted(found):
+            return {"changed": False}
+        self._say("an earlier run was interrupted here; its change is finished first")
+        if not found.rollout.alive:
+            self._call(asked, "resume")
+        ended = self._watch(asked, found.rollout.run)
+        if ended.outcome == "lost":
+            raise RolloutError(self._failure(ended))
+        run.save_master(self._folder, self._host, self._call(asked, "read"))
+        return {"changed": True, "outcome": ended.outcome}
+
+    def _lock(self, asked: Request) -> dict[str, Any]:
+        masters = len(run.load_plan(self._folder).changes)
+        found = run.master(self._folder, self._host)
+        held = found.lock if isinstance(found, Master) else None
+        dead = held is not None and run.holder_is_dead(held.holder)
+        self._call(
+            asked,
+            "lock",
+            holder=asked.holder,
+            seconds=asked.seconds_per_master * masters,
+            replaces=held.run if held and dead else None,
+        )
+        return {"changed": False}
+
+    def _unlock(self, asked: Request) -> dict[str, Any]:
+        self._call(asked, "unlock")
+        return {"changed": False}
+
+    def _persist(self, asked: Request) -> dict[str, Any]:
+        wanted = run.load_plan(self._folder).kubeadm
+        if wanted is None:
+            return {"changed": False}
+        before, after = wanted
+        diff = _diff("kubeadm ClusterConfiguration", before, after)
+        if not self._task.check_mode:
+            self._call(asked, "persist", expected=before, configuration=after)
+        return {"changed": True, "diff": diff}
+
+    def _change(self, asked: Request) -> dict[str, Any]:
+        change = run.change(self._folder, self._host)
+        if change is None:
+            return {"changed": False}
+        stopped = run.stopped_at(self._folder)
+        if stopped:
+            return {"changed": False, "msg": f"not touched, because {stopped} failed"}
+        result = {"changed": True, "reasons": list(change.reasons), "diff": _diffs(asked, change)}
+        if self._task.check_mode:
+            return result
+        try:
+            self._call(
+                asked,
+                "begin",
+                **msgspec.to_builtins(change),
+                timeouts=msgspec.to_builtins(asked.timeouts),
+                remove_logs=asked.remove_logs,
+            )
+            ended = self._watch(asked, asked.run)
+        except UsageError as error:
+            run.stop(self._folder, self._host, {"cause.txt": f"{error}\n"})
+            raise
+        if ended.outcome != "done":
+            return {"failed": True, "changed": False, "msg": self._failure(ended)}
+        return {**result, "seconds_unavailable": ended.unavailable}
+
+    def _watch(self, asked: Request, change_run: str) -> Rollout:
+        """Tell each step as it is reached; return when the change has ended."""
+        told = dead = 0
+        started = time.monotonic()
+        while True:
+            try:
+                answer = self._call(asked, "watch", known=told)
+            except RolloutError as error:
+                # The change goes on without us; the way to it may come back.
+                dead += 1
+                if dead > 30:  # noqa: PLR2004  a minute
+                    raise RolloutError(
+                        f"{self._host} is out of reach in the middle of its change, which goes on "
+                        f"or is taken back there; run again to see. {error}"
+                    ) from error
+                time.sleep(2)
+                continue
+            dead = 0
+            found: Rollout = convert(answer["rollout"], Rollout)
+            for name, _ in found.steps[told:]:
+                self._say(f"{STEPS.get(name, name)} ({time.monotonic() - started:.0f} s)")
+            told = len(found.steps)
+            if found.run != change_run:
+                raise RolloutError("another run has taken over this master")
+            if found.interrupted:
+                raise RolloutError(
+                    f"the change of {self._host} was interrupted; run again to finish it"
+                )
+            if found.outcome != "running":
+                return found
+
+    def _failure(self, ended: Rollout) -> str:
+        folder = run.stop(self._folder, self._host, ended.evidence)
+        cause = printable(ended.cause, limit=1000)
+        state = (
+            "The old manifest and policy are back and the API server is ready."
+            if ended.outcome == "back"
+            else "The old manifest is back, but the API server is NOT ready: "
+            f"{printable(ended.problem, limit=500)}. What was there is in {ended.folder} on it."
+        )
+        last = _last_words(ended.evidence.get("kube-apiserver.log", ""))
+        words = f" Its last words: {last}" if last else ""
+        return (
+            f"{self._host}: {cause}.{words} {state} Other masters were not touched. "
+            f"Logs and the difference: {folder}"
+        )
+
+    def _say(self, text: str) -> None:
+        Display().display(f"{self._host}: {text}")
+
+
+def _interrupted(found: Master) -> bool:
+    return (
+        found.rollout is not None
+        and found.rollout.outcome == "running"
+        and (
+            found.lock is None
+            or found.lock.run != found.rollout.run
+            or run.holder_is_dead(found.lock.holder)
+        )
+    )
+
+
+def _obstacle(said: str, host: str) -> str:
+    found = explain(said, host)
+    return f"{found.problem}. {found.fix}"
+
+
+def _diffs(asked: Request, change: Change) -> list[dict[str, str]]:
+    found = []
+    if change.manifest != change.manifest_before:
+        found += _diff("kube-apiserver.yaml", change.manifest_before, change.manifest)
+    if (change.policy or "") != (change.policy_before or ""):
+        found += _diff(asked.policy_file, change.policy_before or "", change.policy or "")
+    return found
+
+
+def _diff(name: str, before: str, after: str) -> list[dict[str, str]]:
+    return [{"before_header": name, "after_header": name, "before": before, "after": after}]
+
+
+def _last_words(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("#")]
+    telling = [line for line in lines if "rror" in line or "invalid" in line] or lines
+    return printable(telling[-1], limit=400) if telling else ""

@@ -1,0 +1,97 @@
+# Copyright: the Exectrail authors
+# SPDX-License-Identifier: Apache-2.0
+"""Opens, decides and sums up a roll-out on the controller; never connects to a node."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+try:
+    from exectrail.audit_policy.rollout import run
+    from exectrail.compliance.hostile import printable
+    from exectrail.errors import UsageError
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module of the same name."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return ``changed: false``; fail with one message when the roll-out can't begin."""
+        super().run(tmp, task_vars)
+        del tmp
+        if MISSING:
+            raise AnsibleError(
+                f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
+                f"{sys.executable} -m pip install {Path(__file__).resolve().parents[2]}"
+            )
+        directory = Path(str(self._task.args["run_dir"]))
+        try:
+            if self._task.args["stage"] == "begin":
+                return self._begin(directory, task_vars or {})
+            return _plan(directory)
+        except UsageError as error:
+            return {"failed": True, "msg": str(error)}
+
+    def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
+        settings = _plain(self._task.args["settings"])
+        group = str(settings.pop("masters_group"))
+        masters = [str(host) for host in task_vars["groups"].get(group, ())]
+        selected = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        begun = run.begin(directory, {**settings, "masters": masters, "selected": selected})
+        return {
+            "changed": False,
+            "others": [host for host in begun.masters if host not in begun.selected],
+            "first": begun.masters[0],
+        }
+
+
+def _plan(directory: Path) -> dict[str, Any]:
+    made = run.make_plan(directory)
+    display = Display()
+    for note in made.notes:
+        display.display(printable(note, limit=2000))
+    if made.not_applicable:
+        display.display(f"Not applicable: {printable(made.not_applicable, limit=2000)}")
+    for host, change in made.changes.items():
+        display.display(f"{host}: to change, because {', '.join(change.reasons)}")
+    if made.differing:
+        display.display(
+            f"Left out by the limit, and different from these settings: {', '.join(made.differing)}"
+        )
+    if not (made.changes or made.not_applicable or made.differing):
+        display.display("Every master has the settings, and its API server obeys them.")
+    return {
+        "changed": False,
+        "changes": list(made.changes),
+        "kubeadm": made.kubeadm is not None,
+        "applicable": not made.not_applicable,
+        "notes": list(made.notes),
+        "differing": list(made.differing),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Turn Ansible's tagged data into plain data."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    return int(value) if isinstance(value, int) else str(value)

@@ -1,0 +1,183 @@
+"""The node's half of a roll-out, as far as it can be seen without a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "plugins" / "modules" / "apiserver_pod.py"
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("exectrail_apiserver_pod", SCRIPT)
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    written = sys.dont_write_bytecode
+    spec.loader.exec_module(loaded)
+    sys.dont_write_bytecode = written
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["kube-apiserver", "--audit-log-path=/a"], "/a"),
+        (["kube-apiserver", "--audit-log-path", "/a"], "/a"),
+        (["kube-apiserver", "--audit_log_path=/a", "--audit-log-path=/b"], "/b"),
+        (["kube-apiserver", "--audit-log-path"], ""),
+        (["kube-apiserver", "--audit-log-path=a=b"], "a=b"),
+        (["kube-apiserver"], None),
+    ],
+)
+def test_flags_are_read_as_the_server_does(
+    module: ModuleType, arguments: list[str], value: str | None
+) -> None:
+    assert module.flag(arguments, "audit-log-path") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("kube-apiserver.yaml", "metadata:\n  name: kube-apiserver\n", False),
+        (".kube-apiserver.yaml.swp", "metadata:\n  name: kube-apiserver\n", False),
+        ("kube-apiserver.yaml~", "", True),
+        ("kube-apiserver.yaml.bak", "anything", True),
+        ("copy.yaml", "metadata:\n  name: kube-apiserver\n", True),
+        ("copy.json", '{"metadata": {\n"name": "kube-apiserver",\n', True),
+        ("etcd.yaml", "metadata:\n  name: etcd\n", False),
+        ("proxy.yaml", "image: kube-apiserver-proxy\n", False),
+    ],
+)
+def test_another_manifest_of_an_api_server_is_a_stray(
+    module: ModuleType, tmp_path: Path, name: str, text: str, *, found: bool
+) -> None:
+    (tmp_path / name).write_text(text)
+
+    assert module.strays(str(tmp_path)) == [name] * found
+
+
+def test_the_state_folder_must_be_beside_the_static_pods(
+    module: ModuleType, tmp_path: Path
+) -> None:
+    pods = tmp_path / "manifests"
+    pods.mkdir()
+
+    assert module.state_dir_problem(str(tmp_path / "exectrail"), str(pods)) is None
+    assert "in the static-pod" in module.state_dir_problem(str(pods / "x"), str(pods))
+    assert "different file systems" in module.state_dir_problem("/proc/exectrail", str(pods))
+
+
+def lock(module: ModuleType, folder: Path, run: str, **more: Any) -> None:
+    request = {"state_dir": str(folder), "run": run, "holder": f"of {run}", "seconds": 60}
+    module.lock({**request, **more})
+
+
+def test_a_lock_is_held_by_one_run(module: ModuleType, tmp_path: Path) -> None:
+    lock(module, tmp_path, "a")
+    lock(module, tmp_path, "a")
+    with pytest.raises(module.Refused, match=r"of a\. If it is dead, its lock ends in (60|59) s"):
+        lock(module, tmp_path, "b")
+    module.unlock({"state_dir": str(tmp_path), "run": "b"})
+    with pytest.raises(module.Refused):
+        lock(module, tmp_path, "b")
+    module.unlock({"state_dir": str(tmp_path), "run": "a"})
+    lock(module, tmp_path, "b")
+
+
+def test_a_lock_ends(module: ModuleType, tmp_path: Path) -> None:
+    lock(module, tmp_path, "a", seconds=0)
+    lock(module, tmp_path, "b")
+    lock(module, tmp_path, "c", replaces="b")
+    held = json.loads((tmp_path / "lock.json").read_text())
+    (tmp_path / "lock.json").write_text(json.dumps({**held, "boot": "another"}))
+    lock(module, tmp_path, "d")
+
+
+def test_a_file_is_replaced_in_one_step_with_owner_and_mode(
+    module: ModuleType, tmp_path: Path
+) -> None:
+    path, saved = tmp_path / "a.yaml", tmp_path / "saved"
+    path.write_text("new")
+    saved.write_text("old\udcff", errors="surrogateescape")
+    saved.chmod(0o640)
+    module.put_back(str(saved), str(path), str(tmp_path / "staged"))
+
+    assert path.read_bytes() == b"old\xff"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.yaml", "saved"]
+
+
+def test_a_file_is_put_back_although_nothing_can_be_written(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, saved = tmp_path / "a.yaml", tmp_path / "saved"
+    path.write_text("new")
+    saved.write_text("old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "stage", full)
+    module.put_back(str(saved), str(path), str(tmp_path / "staged"))
+
+    assert path.read_text() == "old"
+
+
+def test_a_line_counts_once_it_is_whole(module: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"old exectrail/1\nsome\nnew exectrail/1")
+
+    assert module.search(str(log), 16, "exectrail/1") is None
+    with log.open("ab") as stream:
+        stream.write(b" end\n")
+    assert module.search(str(log), 16, "exectrail/1") == "new exectrail/1 end\n"
+    # Rotated in between: the file is another one, and shorter.
+    log.write_bytes(b"exectrail/1\n")
+    assert module.search(str(log), 16, "exectrail/1") == "exectrail/1\n"
+    assert module.search(str(tmp_path / "none"), 0, "x") is None
+
+
+def test_a_process_is_told_from_a_later_one_of_its_number(module: ModuleType) -> None:
+    me = module.myself()
+
+    assert module.lives(me)
+    assert not module.lives([me[0], me[1] + 1, me[2]])
+    assert not module.lives([me[0], me[1], "another boot"])
+    assert not module.lives(None)
+
+
+def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text("text")
+    (tmp_path / "policy").chmod(0o644)
+    os.mkfifo(tmp_path / "fifo")
+
+    assert module.policy_state(str(tmp_path / "none")) == {"kind": "absent"}
+    assert module.policy_state(str(tmp_path)) == {"kind": "a directory"}
+    assert module.policy_state(str(tmp_path / "fifo")) == {"kind": "no regular file"}
+    assert module.policy_state(str(tmp_path / "policy"))["mode"] == "0644"
+
+
+def test_what_it_cannot_do_is_one_line(tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    asked = {"do": "watch", "state_dir": str(tmp_path), "known": 0}
+    request.write_text(json.dumps({"request": asked}))
+    answer = subprocess.run(
+        [sys.executable, "-I", SCRIPT, request], capture_output=True, check=True, text=True
+    ).stdout
+
+    assert json.loads(answer) == {"changed": False, "answer": {"rollout": None}}
+    request.write_text(json.dumps({"request": {**asked, "state_dir": "/proc/self/mem"}}))
+    answer = subprocess.run(
+        [sys.executable, "-I", SCRIPT, request], capture_output=True, check=True, text=True
+    ).stdout
+    assert json.loads(answer)["failed"]
