@@ -30,7 +30,7 @@ help: ## Show what can be made
 
 setup: .venv/.developers ## Make the Python environment in .venv
 
-demo: .venv/.users ## Check a fit and an unfit virtual machine, show the report (5 minutes the first time)
+demo: .venv/.users ## Check nodes, turn on an audit policy, find an exec (half an hour the first time)
 	@$(BIN)/python -m lab demo
 
 test: lint test-unit ## Set up everything and run every gate and test

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from exectrail.audit_policy import profiles
 from exectrail.compliance.requirements import load_profile
 from exectrail.compliance.waivers import load_waivers
 
@@ -30,6 +32,29 @@ def test_the_waiver_of_the_guide_loads(tmp_path: Path) -> None:
         ["node.automatic-upgrades"],
         {"worker-1": ["legacy"], "edge-1": []},
     )
+
+
+ROLL_OUT = (ROOT / "docs/audit-policy-roll-out.md").read_text()
+
+
+def test_the_variables_of_the_roll_out_are_the_roles() -> None:
+    specs = yaml.safe_load((ROOT / "roles/audit_policy/meta/argument_specs.yml").read_text())
+    options = specs["argument_specs"]["main"]["options"]
+    rows = re.findall(r"^\| `(audit_policy_\w+)` \| (.*?) \|", ROLL_OUT, re.MULTILINE)
+
+    told = {name: default.strip("` ") for name, default in rows}
+    assert told == {
+        name: str(option["default"] or "").replace("True", "true").replace("False", "false")
+        if option["default"] is not False
+        else "false"
+        for name, option in options.items()
+    }
+
+
+def test_the_rules_of_the_roll_out_are_rules() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", ROLL_OUT, re.DOTALL)
+
+    assert profiles.render("ack", "1.30", yaml.safe_load(block)["audit_policy_rules_first"])
 
 
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
