@@ -4,7 +4,7 @@ BIN := .venv/bin
 export ANSIBLE_NOCOLOR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint mutation bench collection lab-clean clean
+.PHONY: help setup demo agent test test-unit lint mutation bench collection lab-clean clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,19 @@ setup: .venv/.developers ## Make the Python environment in .venv
 demo: .venv/.users ## Check nodes, turn on an audit policy, find an exec (half an hour the first time)
 	@$(BIN)/python -m lab demo
 
-test: lint test-unit ## Set up everything and run every gate and test
-	@echo "== integration tests (this machine's kernel, sshd, browser)"
+# The agent needs nothing of .venv: it is built from its sources, with clang.
+agent: build/exectrail-agent.pyz ## Build the agent that runs on nodes (root gets clang installed)
+
+build/exectrail-agent.pyz: packaging/agent.py $(shell find src/exectrail_agent -name '*.py' -o -name '*.[ch]')
+	@echo "== the agent in $@"
+	@command -v clang >/dev/null && command -v llvm-strip >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || test "$$(id -u)" != 0 || { \
+	  echo "installing clang, llvm and libbpf-dev"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends clang llvm libbpf-dev >/dev/null; }
+	@$(PYTHON) packaging/agent.py -o $@
+
+test: lint test-unit agent ## Set up everything and run every gate and test
+	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
+	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest tests/integration
 	@echo "== end-to-end tests (virtual machines)"
 	@$(BIN)/pytest tests/e2e
@@ -52,8 +63,9 @@ lint: .venv/.developers ## Run every static gate
 	@$(BIN)/mypy plugins/action plugins/callback
 	@echo "== yamllint"
 	@$(BIN)/yamllint --strict .
-	@echo "== what ships to nodes runs on Python 3.6"
+	@echo "== what ships to nodes runs on Python 3.6, the agent on 3.8"
 	@$(BIN)/vermin --quiet --no-tips --violations -t=3.6- plugins/modules
+	@$(BIN)/vermin --quiet --no-tips --violations -t=3.8- src/exectrail_agent
 	@for python in python3.6 "$$HOME"/.pyenv/versions/3.6.*/bin/python; do \
 	  if command -v "$$python" >/dev/null && "$$python" -c '' 2>/dev/null; then \
 	    "$$python" -I plugins/modules/node_evidence.py >/dev/null || exit 1; break; fi; done

@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench import audit_policy
 from lab.sshd import fleet
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,7 @@ def main() -> None:
             inventory = machines.inventory(folder / "hosts.yml")
             _live(folder, inventory)
         _saved(folder)
+        audit_policy.measure(folder, _timed)
 
 
 def _live(folder: Path, inventory: Path) -> None:

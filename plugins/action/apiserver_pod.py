@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ STEPS = {
     "abandoned": "somebody else has changed the manifest; left as it is",
     "lost": "the API server did not come back",
 }
+
+# What a server says when it gives up, then what it complains of, then anything.
+_TELLING = (
+    r'"command failed"|^Error: |^panic: |^F\d{4} ',
+    r"^E\d{4} .*[Ee]rror",
+    "rror|invalid",
+    "",
+)
 
 
 class ActionModule(NodeScript):
@@ -215,11 +224,24 @@ class ActionModule(NodeScript):
             f"{printable(ended.problem, limit=500)}. What was there is in {ended.folder} on it."
         )
         last = _last_words(ended.evidence.get("kube-apiserver.log", ""))
-        words = f" Its last words: {last}" if last else ""
+        words = f" Its last words: {last.rstrip('.')}." if last else ""
+        if not last and (obstacle := _kubelets_words(ended.evidence.get("kubelet.log", ""))):
+            words = f" The kubelet says: {obstacle.rstrip('.')}."
         return (
-            f"{self._host}: {cause}.{words} {state} Other masters were not touched. "
+            f"{self._host}: {cause}.{words} {state} {self._others()} "
             f"Logs and the difference: {folder}"
         )
+
+    def _others(self) -> str:
+        """Tell what has become of the masters before this one and after it."""
+        try:
+            order = list(run.load_plan(self._folder).changes)
+        except RolloutError:
+            # What an earlier run has left is finished before anything is planned.
+            order = []
+        changed = ", ".join(order[: order.index(self._host)] if self._host in order else [])
+        before = f"The new settings are in force on {changed}. " if changed else ""
+        return f"{before}Other masters were not touched."
 
     def _say(self, text: str) -> None:
         Display().display(f"{self._host}: {text}")
@@ -256,6 +278,18 @@ def _diff(name: str, before: str, after: str) -> list[dict[str, str]]:
 
 
 def _last_words(log: str) -> str:
+    if log.startswith("# FORMER"):
+        return ""
     lines = [line for line in log.splitlines() if line.strip() and not line.startswith("#")]
-    telling = [line for line in lines if "rror" in line or "invalid" in line] or lines
-    return printable(telling[-1], limit=400) if telling else ""
+    # Not the time and stream that the container runtime writes before each line.
+    lines = [re.sub(r"^\S+ std(out|err) [FP] ", "", line) for line in lines]
+    for telling in _TELLING:
+        if found := [line for line in lines if re.search(telling, line)]:
+            return printable(found[-1], limit=400)
+    return ""
+
+
+def _kubelets_words(log: str) -> str:
+    """Tell what keeps the kubelet from starting the container, a mount for example."""
+    said = [line.partition(" Error: ")[2] for line in log.splitlines()]
+    return next((printable(each, limit=400) for each in reversed(said) if each), "")

@@ -610,6 +610,7 @@ def begin(request):
         "log_mode": log_state(request["log_path"])["mode"],
         "process": process,
         "identity": identity(process),
+        "logs": container_logs(),
     }
     stage(os.path.join(folder, MANIFEST), manifest, like=path)
     if before["policy"]["kind"] == "file":
@@ -618,7 +619,10 @@ def begin(request):
     put_json(os.path.join(folder, "request.json"), dict(request, manifest_path=path))
     sync_folder(os.path.dirname(folder))
     if get_json(os.path.join(state_dir, "original.json")) is None:
-        put_json(os.path.join(state_dir, "original.json"), {"policy": before["policy"].get("text")})
+        put_json(
+            os.path.join(state_dir, "original.json"),
+            {"policy": before["policy"].get("text"), "mode": before["policy"].get("mode")},
+        )
     journal = Journal(state_dir, folder)
     journal.data["run"] = request["run"]
     detach(journal, "saved", resumed=False)
@@ -757,7 +761,7 @@ class Change:
         finally:
             self.where = wait.where
             self.unavailable += wait.unavailable
-        self.journal.note("stable")
+        self.journal.note("stable", lasting=wait.current)
 
     def find_line(self, probe, seconds):
         """Make a request that nobody else makes, and find its line in the log."""
@@ -792,19 +796,27 @@ class Change:
         try:
             tell("collected", evidence=self.collect(cause))
             running = server()
+            former = identity(running)
             self.restore_policy()
             if read_text(self.manifest) != self.before["manifest"]:
                 put_back(os.path.join(self.journal.folder, MANIFEST), self.manifest, self.staged)
-            elif running and server_differs(self.before["identity"]):
+            elif running and self.has_read_policy(running):
                 os.kill(running["pid"], signal.SIGTERM)
+            else:
+                former = None
             tell("restored")
             self.restore_log_folder()
             self.clean()
-            self.await_old(identity(running))
+            self.await_old(former)
         except BaseException as error:  # noqa: BLE001 - the journal is all that is left to tell
             tell("lost", outcome="lost", problem="%s: %s" % (type(error).__name__, error))
             return
         tell("back", outcome="back", unavailable=round(self.unavailable, 1))
+
+    def has_read_policy(self, running):
+        """Whether that server may have read the policy that is taken back: it has started since."""
+        path = flag(running["args"], "audit-policy-file")
+        return identity(running) != self.before["identity"] and path == self.request["policy_file"]
 
     def await_old(self, running):
         """Wait for the server of the restored manifest, which may never have been ended."""
@@ -819,7 +831,12 @@ class Change:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         put(path, request["policy"])
         os.chown(path, 0, 0)
-        os.chmod(path, 0o600)
+        os.chmod(path, self.policy_mode())
+
+    def policy_mode(self):
+        """Ours is for root alone; somebody else's gets back the one that it had."""
+        known = get_json(os.path.join(self.request["state_dir"], "original.json")) or {}
+        return int(known.get("mode") or "0600", 8) if self.request["absent"] else 0o600
 
     def restore_policy(self):
         path = self.request["policy_file"]
@@ -840,7 +857,11 @@ class Change:
     def restore_log_folder(self):
         folder, mode = os.path.dirname(self.request["log_path"]), self.before["log_mode"]
         if mode and os.path.isdir(folder):
-            os.chmod(folder, int(mode, 8))
+            try:
+                os.chmod(folder, int(mode, 8))
+            except OSError as error:
+                # Read-only perhaps, which may be why it failed: no reason to give up.
+                self.journal.data["unwritten"] = str(error)
 
     def clean(self):
         if os.path.lexists(self.staged):
@@ -881,7 +902,7 @@ class Change:
         return {
             "cause.txt": cause + "\n",
             "manifest.diff": "".join(diff),
-            "kube-apiserver.log": container_log(),
+            "kube-apiserver.log": container_log(self.before.get("logs", {})),
             "kubelet.log": kubelet_log(self.journal.data["steps"][0][1]),
         }
 
@@ -976,22 +997,33 @@ def search(path, position, mark):
     return None
 
 
-def container_log():
-    """The last words of the newest API server container."""
-    root, newest = "/var/log/pods", None
+def container_logs():
+    """The logs that API server containers have written, with how they begin.
+
+    A pod that has been there before writes its logs under the same names again.
+    """
+    root, found = "/var/log/pods", {}
     for pod in os.listdir(root) if os.path.isdir(root) else ():
         folder = os.path.join(root, pod, SERVER)
         if not pod.startswith("kube-system_" + SERVER) or not os.path.isdir(folder):
             continue
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
-            if os.path.isfile(path) and (
-                newest is None or os.path.getmtime(path) > os.path.getmtime(newest)
-            ):
-                newest = path
-    if newest is None:
-        return "no log of a kube-apiserver container under %s\n" % root
-    return "# %s\n%s" % (newest, tail(newest))
+            if os.path.isfile(path):
+                with open(path, "rb") as stream:
+                    found[path] = stream.read(200).decode("utf-8", "replace")
+    return found
+
+
+def container_log(former):
+    """The last words of the newest API server container; `former` are logs of older ones."""
+    found = container_logs()
+    if not found:
+        return "# there is no log of a kube-apiserver container\n"
+    new = [path for path in found if found[path] != former.get(path)]
+    newest = max(new or found, key=os.path.getmtime)
+    remark = "" if new else "# FORMER: no container has written a log since the change began\n"
+    return "%s# %s\n%s" % (remark, newest, tail(newest))
 
 
 def tail(path):

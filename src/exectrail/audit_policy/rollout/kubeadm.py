@@ -1,18 +1,18 @@
 """The audit settings in kubeadm's ClusterConfiguration, from which upgrades render manifests.
 
-Pure functions. What is ours is read from a manifest: all that `manifest.remove` would take out.
+Pure functions. What the configuration is to say is read from a manifest that says it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
-from exectrail.audit_policy import manifest
-from exectrail.audit_policy.manifest_settings import FLAGS
+from exectrail.audit_policy.manifest_settings import ENV_NAME, FLAGS, PATH_FLAG, POLICY_FLAG
 from exectrail.errors import UsageError
 
 _WITH_ENVIRONMENT = "kubeadm.k8s.io/v1beta4"
@@ -20,29 +20,30 @@ _FORMS = ("kubeadm.k8s.io/v1beta2", "kubeadm.k8s.io/v1beta3", _WITH_ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Ours:
-    """The settings that a manifest has from us; `former` are flags as they were before."""
+class Audit:
+    """All that a manifest says about auditing, whoever has put it there."""
 
     flags: Mapping[str, str] = field(default_factory=dict)
-    former: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Mapping[str, Any], ...] = ()
 
 
-def ours(text: str) -> Ours:
-    """Read what is ours in a manifest; raise ManifestError for what is none."""
-    now, before = (_container(each) for each in (text, manifest.remove(text)))
-    flags, former = now.flags, before.flags
-    changed = {name: value for name, value in flags.items() if former.get(name) != value}
-    return Ours(
-        changed,
-        {name: former[name] for name in changed if name in former},
-        {k: v for k, v in now.environment.items() if before.environment.get(k) != v},
-        tuple(each for each in now.volumes if each not in before.volumes),
+def audit(text: str) -> Audit:
+    """Read it from a manifest."""
+    found = _container(text)
+    paths = [found.flags[name] for name in (PATH_FLAG, POLICY_FLAG) if found.flags.get(name)]
+    return Audit(
+        found.flags,
+        {name: value for name, value in found.environment.items() if ENV_NAME.fullmatch(name)},
+        tuple(
+            each
+            for each in found.volumes
+            if any(PurePosixPath(path).is_relative_to(each["mountPath"]) for path in paths)
+        ),
     )
 
 
-def agree(configuration: str, old: Ours, new: Ours) -> str | None:
+def agree(configuration: str, old: Audit, new: Audit) -> str | None:
     """Return the ClusterConfiguration with `new` in place of `old`; None if it says that already.
 
     Raises UsageError for a form that is not known.
@@ -54,8 +55,8 @@ def agree(configuration: str, old: Ours, new: Ours) -> str | None:
     server = dict(document.get("apiServer") or {})
     listed = form == _WITH_ENVIRONMENT
     arguments = _pairs(server.get("extraArgs"), listed=listed)
-    arguments = _replace(arguments, old.flags, old.former)
-    arguments = _replace(arguments, {name: "" for name, _ in arguments if name in new.flags}, {})
+    gone = {*old.flags, *new.flags}
+    arguments = [(name, value) for name, value in arguments if name not in gone]
     arguments += sorted(new.flags.items())
     _set(server, "extraArgs", _listed(arguments) if listed else dict(arguments))
     mine = {each["mountPath"] for each in (*old.volumes, *new.volumes)}
@@ -132,13 +133,6 @@ def _pairs(arguments: Any, *, listed: bool) -> list[tuple[str, str]]:
     if listed:
         return [(each["name"], each.get("value", "")) for each in arguments or []]
     return list((arguments or {}).items())
-
-
-def _replace(
-    arguments: list[tuple[str, str]], gone: Mapping[str, str], instead: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    kept = [(name, value) for name, value in arguments if name not in gone]
-    return kept + [(name, instead[name]) for name, _ in arguments if name in instead]
 
 
 def _listed(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:

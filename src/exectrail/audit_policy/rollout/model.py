@@ -134,7 +134,8 @@ class Applied(msgspec.Struct, frozen=True):
 class Rollout(msgspec.Struct, frozen=True):
     """The journal of a master's last change; `outcome` is running, done, back, abandoned or lost.
 
-    `steps` are names and times; `alive` says whether the process that makes the change still runs.
+    `steps` are names and times; `alive` says whether the process that makes the change still runs;
+    `lasting` is the API server (pid, start, boot) that has been seen to last.
     """
 
     folder: str
@@ -148,6 +149,7 @@ class Rollout(msgspec.Struct, frozen=True):
     unwritten: str = ""
     unavailable: float = 0.0
     evidence: dict[str, str] = {}
+    lasting: tuple[int, int, str] | None = None
 
     @property
     def interrupted(self) -> bool:

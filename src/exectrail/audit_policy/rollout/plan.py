@@ -137,7 +137,11 @@ def _obstacles(request: Request, master: Master, holder_is_dead: HolderIsDead) -
         found.append("the API server does not run: crictl ps -a --name kube-apiserver")
     elif master.server.problem:
         found.append(f"the API server is not ready: {master.server.problem}")
-    elif master.server.restarts and master.server.age < min(_RECENT, request.timeouts.stable * 3):
+    elif (
+        master.server.restarts
+        and master.server.age < min(_RECENT, request.timeouts.stable * 3)
+        and not _seen_to_last(master)
+    ):
         found.append(
             f"the API server has restarted {master.server.restarts} times, the last time "
             f"{master.server.age:.0f} s ago: wait until it lasts"
@@ -156,6 +160,13 @@ def _obstacles(request: Request, master: Master, holder_is_dead: HolderIsDead) -
     return found
 
 
+def _seen_to_last(master: Master) -> bool:
+    """Say whether our own last change has already waited for this very process."""
+    known = master.rollout.lasting if master.rollout else None
+    process = master.process
+    return bool(known and process and known[:2] == (process.pid, process.start))
+
+
 def _version_spread(found: Mapping[str, str]) -> list[str]:
     parsed = {host: versions.parse(text) for host, text in found.items()}
     unclear = [f"{host}: unknown version {found[host]!r}" for host, v in parsed.items() if not v]
@@ -171,13 +182,18 @@ def _changes(request: Request, masters: Mapping[str, Master]) -> Plan:
     present = request.state == "present"
     policy = _policy(request, masters) if present else None
     settings = _settings(request, masters, policy, notes)
-    changes, reasons = {}, []
+    changes, reasons, unclear = {}, [], []
     for host, master in masters.items():
         try:
             change, remarks = _change(request, master, settings, policy, masters)
         except ManifestError as error:
             where = f"line {error.line}: " if error.line else ""
-            reasons.append(f"{host}: kube-apiserver.yaml: {where}{error.problem}")
+            told = f"{host}: kube-apiserver.yaml: {where}{error.problem}"
+            if host in request.selected:
+                reasons.append(told)
+            else:
+                unclear.append(host)
+                notes.append(told)
             continue
         notes += [f"{host}: {remark}" for remark in remarks]
         if change is None:
@@ -193,7 +209,7 @@ def _changes(request: Request, masters: Mapping[str, Master]) -> Plan:
     if reasons:
         raise _refusal(reasons)
     mine = {host: change for host, change in changes.items() if host in request.selected}
-    differing = tuple(host for host in changes if host not in mine)
+    differing = (*(host for host in changes if host not in mine), *unclear)
     return Plan(
         changes=mine,
         notes=tuple(dict.fromkeys(notes)),
@@ -248,16 +264,20 @@ def _change(
     path = master.kubelet.static_pod_path
     text = master.manifest.text
     known = manifest.is_managed(text)
-    # kubeadm has rendered it anew from our settings, on this master or on one that has joined.
+    # kubeadm has rendered it anew from our settings, on this master or on one that has joined; of
+    # that one, somebody else's settings may be like ours in part, but not in all.
     adopt = not known and (
         master.applied is not None
         or any(
-            each.manifest and manifest.is_managed(each.manifest.text) for each in masters.values()
+            each.manifest
+            and manifest.is_managed(each.manifest.text)
+            and kubeadm.flags(each.manifest.text) == kubeadm.flags(text)
+            for each in masters.values()
         )
     )
     settings = replace(settings, static_pod_directory=path, adopt=adopt)
     if policy is None:
-        return _removal(master, text, settings, adopt=adopt), []
+        return _removal(request, master, text, settings, adopt=adopt), []
     edit = manifest.edit(text, settings)
     remarks = [*edit.notes, *_drift(master, text, policy)]
     reasons = []
@@ -301,15 +321,18 @@ def _change(
     )
 
 
-def _removal(master: Master, text: str, settings: Settings, *, adopt: bool) -> Change | None:
+def _removal(
+    request: Request, master: Master, text: str, settings: Settings, *, adopt: bool
+) -> Change | None:
     adopted = manifest.add(text, replace(settings, take_over=True)) if adopt else text
     new = manifest.remove(adopted)
     managed = master.applied is not None or master.original is not None
-    if new == text and not managed:
+    logs = request.remove_logs and bool(master.log.held)
+    if new == text and not managed and not logs:
         return None
     original = (master.original or {}).get("policy")
     return Change(
-        reasons=("the audit settings are to go",),
+        reasons=("the audit settings are to go" if new != text else "their rest is to go",),
         expected=_sha256(text),
         manifest=new,
         manifest_before=text,
@@ -363,11 +386,13 @@ def _kubeadm(
         )
         return None
     change = changes.get(host)
-    before = master.manifest.text
-    after = change.manifest if change else before
-    applied = (each.applied.manifest for each in masters.values() if each.applied)
-    new = kubeadm.ours(after)
-    wanted = kubeadm.agree(configuration, kubeadm.ours(next(applied, before)), new)
+    after = change.manifest if change else master.manifest.text
+    applied = [each.applied.manifest for each in masters.values() if each.applied]
+    if not applied and not changes:
+        return None
+    old = kubeadm.audit(applied[0]) if applied else kubeadm.Audit()
+    new = kubeadm.audit(after)
+    wanted = kubeadm.agree(configuration, old, new)
     if new.environment and not kubeadm.keeps_environment(configuration):
         notes.append(
             "this kubeadm's configuration can't hold environment variables: after an upgrade of "

@@ -1,11 +1,13 @@
 """One roll-out in its folder on the controller: request, masters, plan, and what came of it.
 
 Layout: ``run.json``, ``masters/<host>.json``, ``plan.json``, ``failed`` (the master at which the
-run stopped) and ``evidence/<host>/`` (of a change that was taken back). Folders 0700, files 0600.
+run stopped) and ``evidence/<host>/`` (of a change that was taken back; ``evidence.previous/`` is that
+of the run before). Folders 0700, files 0600.
 """
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import json
 import os
@@ -38,18 +40,36 @@ def begin(directory: Path, variables: dict[str, Any]) -> Request:
     check(request)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for stale in ("masters", "evidence"):
-            shutil.rmtree(directory / stale, ignore_errors=True)
-        for stale in ("plan.json", "failed"):
-            (directory / stale).unlink(missing_ok=True)
-        (directory / "masters").mkdir(mode=0o700)
-        _write(directory / "run.json", msgspec.to_builtins(request))
+        with (directory / ".lock").open("a") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            _refuse_company(directory, request.holder)
+            for stale in ("masters", "evidence.previous"):
+                shutil.rmtree(directory / stale, ignore_errors=True)
+            if (directory / "evidence").exists():
+                (directory / "evidence").rename(directory / "evidence.previous")
+            for stale in ("plan.json", "failed"):
+                (directory / stale).unlink(missing_ok=True)
+            (directory / "masters").mkdir(mode=0o700)
+            _write(directory / "run.json", msgspec.to_builtins(request))
     except OSError as error:
         raise RolloutError(
             f"The folder {directory} can't be used: {error}. Choose another with "
             "audit_policy_report_dir."
         ) from error
     return request
+
+
+def _refuse_company(directory: Path, mine: str) -> None:
+    """Raise RolloutError if another live run of this controller uses the folder."""
+    try:
+        known = str(json.loads((directory / "run.json").read_bytes())["holder"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if known != mine and _is_of_this_controller(known) and not holder_is_dead(known):
+        raise RolloutError(
+            f"another run is active: {known}, with the same folder {directory}. Wait until it "
+            "ends, or choose another folder with audit_policy_report_dir."
+        )
 
 
 def request(directory: Path) -> Request:
@@ -115,11 +135,14 @@ def holder() -> str:
 
 def holder_is_dead(name: str) -> bool:
     """Say whether the run of that name was of this controller, and is no more."""
-    who, _, process = name.partition(" pid ")
-    pid, _, start = process.partition(" since ")
-    if who.rpartition("@")[2] != socket.gethostname() or not pid.isdigit():
+    pid, _, start = name.partition(" pid ")[2].partition(" since ")
+    if not _is_of_this_controller(name) or not pid.isdigit():
         return False
     return _start(int(pid)) != start
+
+
+def _is_of_this_controller(name: str) -> bool:
+    return name.partition(" pid ")[0].rpartition("@")[2] == socket.gethostname()
 
 
 def _start(pid: int) -> str:

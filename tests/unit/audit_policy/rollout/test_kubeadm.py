@@ -8,7 +8,7 @@ import yaml
 from exectrail.audit_policy import manifest
 from exectrail.audit_policy.manifest_settings import Settings
 from exectrail.audit_policy.rollout import kubeadm
-from exectrail.audit_policy.rollout.kubeadm import Ours, agree, ours
+from exectrail.audit_policy.rollout.kubeadm import Audit, agree, audit
 from exectrail.errors import UsageError
 from tests.unit.audit_policy.rollout.masters import MANIFEST
 
@@ -27,8 +27,8 @@ def configuration(form: str, **server: Any) -> str:
     )
 
 
-def test_ours_is_what_the_editor_has_added() -> None:
-    found = ours(FULL)
+def test_what_a_manifest_says_of_auditing_is_read() -> None:
+    found = audit(FULL)
 
     assert found.flags["audit-policy-file"] == "/etc/kubernetes/audit-policy.yaml"
     assert len(found.flags) == 5
@@ -37,19 +37,25 @@ def test_ours_is_what_the_editor_has_added() -> None:
         "/var/log/kubernetes",
         "/etc/kubernetes/audit-policy.yaml",
     ]
-    assert ours(MANIFEST) == Ours()
+    assert audit(MANIFEST) == Audit()
 
 
-def test_a_mount_of_somebody_else_is_not_ours() -> None:
-    theirs = MANIFEST.replace("/etc/kubernetes/pki", "/var/log/kubernetes")
-    theirs = theirs.replace("      readOnly: true\n", "")
+def test_settings_that_somebody_else_has_made_are_kept_for_upgrades_too() -> None:
+    theirs = MANIFEST.replace(
+        "    image:", "    - --audit-policy-file=/etc/kubernetes/audit-policy.yaml\n    image:"
+    ).replace("/etc/kubernetes/pki", "/etc/kubernetes")
+    found = audit(manifest.add(theirs, SETTINGS))
 
-    assert len(ours(manifest.add(theirs, SETTINGS)).volumes) == 1
+    assert found.flags["audit-policy-file"] == "/etc/kubernetes/audit-policy.yaml"
+    assert [each["mountPath"] for each in found.volumes] == [
+        "/etc/kubernetes",
+        "/var/log/kubernetes",
+    ]
 
 
 @pytest.mark.parametrize("form", ["v1beta2", "v1beta3"])
 def test_older_forms_have_a_mapping_and_no_environment(form: str) -> None:
-    text = agree(configuration(form, extraArgs={"v": "2"}), Ours(), ours(FULL))
+    text = agree(configuration(form, extraArgs={"v": "2"}), Audit(), audit(FULL))
     assert text is not None
     server = yaml.safe_load(text)["apiServer"]
 
@@ -60,7 +66,7 @@ def test_older_forms_have_a_mapping_and_no_environment(form: str) -> None:
 
 
 def test_the_newer_form_has_lists() -> None:
-    text = agree(configuration("v1beta4"), Ours(), ours(FULL))
+    text = agree(configuration("v1beta4"), Audit(), audit(FULL))
     assert text is not None
     server = yaml.safe_load(text)["apiServer"]
 
@@ -79,12 +85,12 @@ def test_the_newer_form_has_lists() -> None:
 @pytest.mark.parametrize("form", ["v1beta3", "v1beta4"])
 def test_once_is_enough_and_out_is_as_before(form: str) -> None:
     before = configuration(form)
-    after = agree(before, Ours(), ours(FULL))
+    after = agree(before, Audit(), audit(FULL))
     assert after is not None
 
-    assert agree(after, Ours(), ours(FULL)) is None
-    assert agree(after, ours(FULL), ours(FULL)) is None
-    restored = agree(after, ours(FULL), Ours())
+    assert agree(after, Audit(), audit(FULL)) is None
+    assert agree(after, audit(FULL), audit(FULL)) is None
+    restored = agree(after, audit(FULL), Audit())
     assert restored is not None
     assert yaml.safe_load(restored) == yaml.safe_load(before)
 
@@ -93,9 +99,9 @@ def test_changed_settings_leave_nothing_of_the_former() -> None:
     moved = manifest.add(
         MANIFEST, Settings(policy_sha256="0" * 64, cluster_id="c2", log_path="/var/log/k/a.log")
     )
-    after = agree(configuration("v1beta4"), Ours(), ours(FULL))
+    after = agree(configuration("v1beta4"), Audit(), audit(FULL))
     assert after is not None
-    changed = agree(after, ours(FULL), ours(moved))
+    changed = agree(after, audit(FULL), audit(moved))
     assert changed is not None
 
     assert "/var/log/kubernetes" not in changed
@@ -108,15 +114,15 @@ def test_a_value_of_somebody_else_comes_back() -> None:
     full = manifest.add(theirs, Settings(policy_sha256="0" * 64, cluster_id="c1", take_over=True))
     args = [{"name": "audit-log-maxage", "value": "3"}, {"name": "v", "value": "2"}]
     before = configuration("v1beta4", extraArgs=args)
-    after = agree(before, Ours(), ours(full))
+    after = agree(before, Audit(), audit(full))
     assert after is not None
     assert {"name": "audit-log-maxage", "value": "30"} in yaml.safe_load(after)["apiServer"][
         "extraArgs"
     ]
-    restored = agree(after, ours(full), Ours())
+    restored = agree(after, audit(full), audit(manifest.remove(full)))
     assert restored is not None
 
-    assert agree(before, Ours(), Ours()) is None
+    assert agree(before, Audit(), Audit()) is None
     back = yaml.safe_load(restored)["apiServer"]["extraArgs"]
     assert sorted(back, key=str) == sorted(args, key=str)
 
@@ -124,7 +130,7 @@ def test_a_value_of_somebody_else_comes_back() -> None:
 @pytest.mark.parametrize("text", ["[]", "kind: x", configuration("v1beta9")])
 def test_an_unknown_form_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="unknown form"):
-        agree(text, Ours(), ours(FULL))
+        agree(text, Audit(), audit(FULL))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def test_nothing_of_the_run_before_is_taken_for_this_one(tmp_path: Path) -> None
 
     assert isinstance(run.master(tmp_path, "m1"), Unread)
     assert run.stopped_at(tmp_path) is None
+    assert (tmp_path / "evidence.previous/m1/cause.txt").read_text() == "it broke"
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"run": 1}'])
