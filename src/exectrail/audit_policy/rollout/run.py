@@ -1,8 +1,8 @@
 """One roll-out in its folder on the controller: request, masters, plan, and what came of it.
 
 Layout: ``run.json``, ``masters/<host>.json``, ``plan.json``, ``failed`` (the master at which the
-run stopped) and ``evidence/<host>/`` (of a change that was taken back; ``evidence.previous/`` is that
-of the run before). Folders 0700, files 0600.
+run stopped) and ``evidence/<host>/`` (of a change that was taken back; ``evidence.previous/`` is
+that of the run before). Folders 0700, files 0600.
 """
 
 from __future__ import annotations

@@ -1,0 +1,218 @@
+"""An exec as kernel audit tells it, and what /proc told of it before."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exectrail_agent.audit_parse import ARGV_END, Call, number_of, text_of
+from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
+from exectrail_agent.lineage import Process
+from exectrail_agent.proc_places import Place
+
+_CLOCK_SLACK = 50_000_000  # Audit's clock is coarse, and may be set.
+_TERMINAL = re.compile(rb"([a-zA-Z]+)(\d{1,7})")
+_CONSOLE = (5, 1)
+_PTS, _PTS_SIZE = 136, 256
+_TTY_MAJORS = {b"tty": (4, 0), b"ttyS": (4, 64), b"ttyAMA": (204, 64), b"hvc": (229, 0)}
+
+
+@dataclass(eq=False)
+class Sighting:
+    """An exec that happened and whose audit records are still to come.
+
+    - `time`: nanoseconds since boot. `deadline`: when to wait no longer, monotonic seconds.
+    - `undecided`: nobody could see where the process was; `crossed` is what says it after all.
+    """
+
+    time: int
+    process: Process
+    session: int
+    entry: bool
+    deadline: float
+    parent: Task
+    outer: int = 0
+    place: Place | None = None
+    undecided: bool = False
+    crossed: bool = False
+    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    event: ExecEvent | None = None
+
+    def note(self, event: ExecEvent) -> None:
+        """Note in the process that this was told, if it is still in the session."""
+        if event.session and self.process.session == event.session:
+            self.process.told = True
+            self.process.task = event.task
+
+
+class Sightings:
+    """The execs whose records are to come, by process, oldest first.
+
+    Those that nobody wants to know more of are among them: else the record of one would be taken
+    for another's. Of these only the time is kept, and not for long.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[Sighting | int]] = {}
+        self._unwanted: deque[tuple[float, int, int]] = deque()
+
+    def add(self, sighting: Sighting) -> None:
+        """Note an exec."""
+        self._waiting.setdefault(sighting.process.pid, deque()).append(sighting)
+
+    def pass_over(self, pid: int, time: int, deadline: float) -> None:
+        """Note an exec that is of no interest."""
+        self._waiting.setdefault(pid, deque()).append(time)
+        self._unwanted.append((deadline, pid, time))
+
+    def claim(self, pid: int, began: int) -> Sighting | int | None:
+        """Take out the exec that a call which began then is; older ones are waited for no longer.
+
+        An exec of no interest is its time; None if there is none.
+        """
+        waiting = self._waiting.get(pid)
+        if not waiting:
+            return None
+        oldest = began - _CLOCK_SLACK
+        passed = 0
+        while passed < len(waiting) and _time_of(waiting[passed]) < oldest:
+            passed += 1
+        for _ in range(passed if passed < len(waiting) else 0):
+            late = waiting.popleft()
+            if isinstance(late, Sighting):
+                late.deadline = float("-inf")
+        claimed = waiting.popleft()
+        if not waiting:
+            del self._waiting[pid]
+        return claimed
+
+    def forget(self, one: Sighting | int, pid: int) -> None:
+        """Wait for an exec no longer."""
+        waiting = self._waiting.get(pid)
+        if waiting and one in waiting:
+            waiting.remove(one)
+            if not waiting:
+                del self._waiting[pid]
+
+    def expire(self, now: float) -> None:
+        """Forget the execs of no interest whose records never came."""
+        while self._unwanted and self._unwanted[0][0] < now:
+            _, pid, time = self._unwanted.popleft()
+            self.forget(time, pid)
+
+
+def _time_of(one: Sighting | int) -> int:
+    return one if isinstance(one, int) else one.time
+
+
+def complete(sighting: Sighting, call: Call) -> ExecEvent:
+    """Make the event of an exec from both."""
+    told, unknown = call.fields, dict(sighting.unknown)
+    argv, cut = call.arguments.finish()
+    if call.arguments.problem:
+        unknown["argv"] = call.arguments.problem
+    executable = text_of(told.get(b"exe", b""))
+    if executable is None:
+        unknown["task.executable"] = "not in the audit record"
+    if call.cwd is None:
+        unknown["cwd"] = "no audit record of it came"
+    filename = _filename(call)
+    if filename is None:
+        unknown["filename"] = "no audit record of it came"
+    tty = terminal(told.get(b"tty", b"(none)"))
+    if tty is None and told.get(b"tty") not in {None, b"(none)", b"(null)"}:
+        unknown["tty"] = "a terminal without a known number"
+    return ExecEvent(
+        time=sighting.time,
+        session=sighting.session,
+        entry=sighting.entry,
+        task=_task(sighting, executable or b"", text_of(told.get(b"comm", b"")) or b""),
+        parent=sighting.parent,
+        argv=argv,
+        argv_size=call.arguments.size,
+        filename=filename or b"",
+        cwd=call.cwd or b"",
+        argv_cut=cut,
+        argv_cut_at=ARGV_END if cut else 0,
+        uid=number_of(told.get(b"uid"), 0),
+        gid=number_of(told.get(b"gid"), 0),
+        login_uid=number_of(told.get(b"auid"), UNSET_LOGIN_UID),
+        audit_session=number_of(told.get(b"ses"), UNSET_LOGIN_UID),
+        tty=tty,
+        memfd=(executable or b"").startswith(b"/memfd:"),
+        environment=sighting.environment,
+        unknown=unknown,
+        outer=sighting.outer,
+    )
+
+
+def without_records(sighting: Sighting, executable: bytes, comm: bytes) -> ExecEvent:
+    """Make the event of an exec whose records never came."""
+    lacking = ("argv", "filename", "cwd", "uid", "gid", "login_uid", "audit_session", "tty")
+    unknown = dict.fromkeys(lacking, "no audit record came")
+    if not executable:
+        unknown["task.executable"] = "gone before it could be read"
+    return ExecEvent(
+        time=sighting.time,
+        session=sighting.session,
+        entry=sighting.entry,
+        task=_task(sighting, executable, comm),
+        parent=sighting.parent,
+        argv=b"",
+        argv_size=0,
+        environment=sighting.environment,
+        unknown={**sighting.unknown, **unknown},
+        outer=sighting.outer,
+    )
+
+
+def task_at(pid: int, start: int, place: Place | None, executable: bytes, comm: bytes) -> Task:
+    """Describe a process and where it is. Kernel audit's pids are the agent's own."""
+    return Task(
+        pid=pid,
+        start=start,
+        host_pid=pid,
+        comm=comm,
+        cgroup=place.cgroup if place else b"",
+        mount_namespace=place.mount_namespace if place else 0,
+        pid_namespace=place.pid_namespace if place else 0,
+        executable=executable,
+    )
+
+
+def terminal(name: bytes) -> tuple[int, int] | None:
+    """Return the number of a terminal that audit names; None for none, or an unknown one."""
+    if name == b"console":
+        return _CONSOLE
+    found = _TERMINAL.fullmatch(name)
+    if not found:
+        return None
+    driver, number = found[1], int(found[2])
+    if driver == b"pts":
+        return _PTS + number // _PTS_SIZE, number % _PTS_SIZE
+    if driver not in _TTY_MAJORS:
+        return None
+    major, first = _TTY_MAJORS[driver]
+    return major, first + number
+
+
+def _task(sighting: Sighting, executable: bytes, comm: bytes) -> Task:
+    process = sighting.process
+    return task_at(process.pid, process.start, sighting.place, executable, comm)
+
+
+def _filename(call: Call) -> bytes | None:
+    if call.name != "execveat" or (call.filename or b"").startswith(b"/"):
+        return call.filename
+    # The kernel itself calls it so; audit only has the part that was given beside the descriptor.
+    try:
+        descriptor = int(call.fields.get(b"a0", b""), 16)
+    except ValueError:
+        return call.filename
+    if descriptor & 0xFFFFFFFF == 0xFFFFFF9C:  # AT_FDCWD  # noqa: PLR2004
+        return call.filename
+    rest = b"/" + call.filename if call.filename else b""
+    return b"/dev/fd/%d" % (descriptor & 0x7FFFFFFF) + rest

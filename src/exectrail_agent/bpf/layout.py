@@ -1,0 +1,203 @@
+"""What the kernel half writes, turned into events: the counterpart of record.h.
+
+Pure. Whatever bytes come, the answer is an event or a LayoutError.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from exectrail_agent.events import EndEvent, ExecEvent, ExitEvent, Task
+
+LAYOUT = 1
+"""To be raised with every change of record.h: older pins are then replaced, not used."""
+
+LOSSES = ("exec", "exit", "end", "fork", "entry")
+"""Causes, in the order in which the kernel half counts them."""
+
+_EXEC, _EXIT, _END = 1, 2, 3
+_ENTRY, _TTY, _UNLINKED, _BARE = 1, 2, 4, 8
+_ARGV_MAX = 32768
+
+_HEAD = struct.Struct("=IIQQQII")
+_PLACE = struct.Struct("=QQ")
+_WHO = struct.Struct("=QIIII16s")
+_ABOUT = struct.Struct("=8I")
+_LENGTHS = struct.Struct("=8I")
+_TASK_AT = _HEAD.size + _PLACE.size
+_PARENT_AT = _TASK_AT + _WHO.size
+_ABOUT_AT = _PARENT_AT + _WHO.size
+_LENGTHS_AT = _ABOUT_AT + _ABOUT.size
+_DATA_AT = _LENGTHS_AT + _LENGTHS.size
+_CONFIG = struct.Struct("=QIIII")
+_MARK = struct.Struct("=QQQIIII")
+
+MARK_SIZE = _MARK.size
+SESSION_SIZE = 16
+
+_TOO_LONG = "missing, or longer than the sensor follows"
+_NO_CWD, _NO_EXECUTABLE, _NO_CGROUP, _NO_PARENT_CGROUP, _NO_PARENT_EXECUTABLE = 2, 4, 8, 16, 32
+_UNKNOWN = {
+    1: ("argv", "its memory could not be read"),
+    _NO_CWD: ("cwd", _TOO_LONG),
+    _NO_EXECUTABLE: ("task.executable", _TOO_LONG),
+    _NO_CGROUP: ("task.cgroup", _TOO_LONG),
+    _NO_PARENT_CGROUP: ("parent.cgroup", _TOO_LONG),
+    _NO_PARENT_EXECUTABLE: ("parent.executable", _TOO_LONG),
+    64: ("environment", "more variables than the sensor looks at"),
+    128: ("filename", "its memory could not be read"),
+}
+_VARIABLES = (b"KUBERNETES_EXEC_AUDIT_ID", b"SPO_EXEC_REQUEST_UID")
+
+
+class LayoutError(ValueError):
+    """These bytes are no record of this layout."""
+
+
+@dataclass(frozen=True)
+class ExecRecord:
+    """A program that began, and its cgroup's id.
+
+    `names_cgroup` says that the event has the path of that cgroup from the kernel.
+    """
+
+    event: ExecEvent
+    cgroup_id: int
+    names_cgroup: bool
+
+
+Record = Union[ExecRecord, ExitEvent, EndEvent]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A process that the kernel half has in a session."""
+
+    session: int
+    start: int
+    pid: int
+    mount_namespace: int
+    pid_namespace: int
+
+
+def decode(record: bytes, cgroups: Mapping[int, bytes]) -> Record:
+    """Read one record of the ring; `cgroups` has the paths that earlier records named, by id.
+
+    Raises LayoutError.
+    """
+    if len(record) < _HEAD.size:
+        raise LayoutError(f"a record of {len(record)} bytes")
+    kind, flags, time, session, start, pid, _ = _HEAD.unpack_from(record)
+    if kind == _EXEC:
+        return _decode_exec(record, cgroups)
+    if len(record) != _HEAD.size:
+        raise LayoutError(f"a record of kind {kind} with {len(record)} bytes")
+    if kind == _EXIT:
+        return ExitEvent(time=time, session=session, pid=pid, start=start, status=flags)
+    if kind == _END:
+        return EndEvent(time=time, session=session)
+    raise LayoutError(f"a record of kind {kind}")
+
+
+def pack_config(
+    root_cgroup: int, pid_namespace: int, controller: int, *, everything: bool
+) -> bytes:
+    """Return the kernel half's configuration."""
+    return _CONFIG.pack(root_cgroup, pid_namespace, controller, everything, 0)
+
+
+def unpack_mark(value: bytes) -> Mark:
+    """Read a value of the map of processes; `value` has MARK_SIZE bytes."""
+    session, start, _, mounts, pids, pid, _ = _MARK.unpack(value)
+    return Mark(session, start, pid, mounts, pids)
+
+
+def _decode_exec(record: bytes, cgroups: Mapping[int, bytes]) -> ExecRecord:
+    if len(record) < _DATA_AT:
+        raise LayoutError(f"an exec of {len(record)} bytes")
+    _, flags, time, session, _, _, _ = _HEAD.unpack_from(record)
+    outer, cgroup_id = _PLACE.unpack_from(record, _HEAD.size)
+    uid, gid, login_uid, audit_session, tty_major, tty_minor, argv_size, problems = (
+        _ABOUT.unpack_from(record, _ABOUT_AT)
+    )
+    cgroup, parent_cgroup, program, cwd, parent_program, filename, environment, argv = _parts(
+        record
+    )
+    entry = bool(flags & _ENTRY)
+    named = entry or not session
+    executable = _path(program, problems & _NO_EXECUTABLE)
+    if flags & _BARE and flags & _UNLINKED:
+        # As /proc says it.
+        executable += b" (deleted)"
+    cut = argv_size - _ARGV_MAX if argv_size > _ARGV_MAX and argv else 0
+    event = ExecEvent(
+        time=time,
+        session=session,
+        entry=entry,
+        task=_task(
+            record,
+            _TASK_AT,
+            _path(cgroup, problems & _NO_CGROUP) if named else cgroups.get(cgroup_id, b""),
+            executable,
+        ),
+        parent=_task(
+            record,
+            _PARENT_AT,
+            _path(parent_cgroup, problems & _NO_PARENT_CGROUP) if named else b"",
+            _path(parent_program, problems & _NO_PARENT_EXECUTABLE) if named else b"",
+        ),
+        argv=argv,
+        argv_size=argv_size,
+        filename=_text(filename),
+        cwd=_path(cwd, problems & _NO_CWD),
+        argv_cut=cut,
+        argv_cut_at=_ARGV_MAX // 2 if cut else 0,
+        uid=uid,
+        gid=gid,
+        login_uid=login_uid,
+        audit_session=audit_session,
+        tty=(tty_major, tty_minor) if flags & _TTY else None,
+        memfd=bool(flags & _UNLINKED),
+        environment=_environment(environment) if environment else {},
+        unknown=_unknown(problems) if problems else {},
+        outer=outer,
+    )
+    return ExecRecord(event, cgroup_id, named and not problems & _NO_CGROUP)
+
+
+def _parts(record: bytes) -> Sequence[bytes]:
+    lengths = _LENGTHS.unpack_from(record, _LENGTHS_AT)
+    if _DATA_AT + sum(lengths) != len(record):
+        raise LayoutError(f"an exec of {len(record)} bytes with parts of {lengths}")
+    parts = []
+    end = _DATA_AT
+    for length in lengths:
+        begin, end = end, end + length
+        parts.append(record[begin:end])
+    return parts
+
+
+def _task(record: bytes, at: int, cgroup: bytes, executable: bytes) -> Task:
+    start, pid, host_pid, mounts, pids, comm = _WHO.unpack_from(record, at)
+    return Task(pid, start, host_pid, _text(comm), cgroup, mounts, pids, executable)
+
+
+def _text(padded: bytes) -> bytes:
+    return padded.split(b"\0", 1)[0]
+
+
+def _path(names: bytes, problem: int) -> bytes:
+    # Each name ends with a NUL, the last one of the path comes first.
+    return b"" if problem else b"/" + b"/".join(names.split(b"\0")[-2::-1])
+
+
+def _environment(values: bytes) -> Mapping[bytes, bytes]:
+    pairs = zip(_VARIABLES, values.split(b"\0"))  # noqa: B905 - Python 3.8 can't be strict
+    return {name: value for name, value in pairs if value}
+
+
+def _unknown(problems: int) -> Mapping[str, str]:
+    return dict(what for bit, what in _UNKNOWN.items() if problems & bit)

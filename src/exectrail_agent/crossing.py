@@ -1,0 +1,189 @@
+"""Whether an exec comes into a container from outside, and into which."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from exectrail_agent.containers.model import Container
+from exectrail_agent.events import ExecEvent, Task
+from exectrail_agent.program import runtime_name
+
+_RUNTIMES = {b"runc", b"crun", b"youki", b"runsc", b"docker-runc", b"exe"}
+_MONITORS = {b"conmon", b"conmonrs", b"containerd-shim"}
+
+
+class ContainerLookup(Protocol):
+    """What is known of the containers; no call blocks."""
+
+    def by_cgroup(self, path: bytes) -> Container | None:
+        """Return the container that a cgroup belongs to."""
+
+    def by_namespaces(self, mount: int, pid: int) -> Container | None:
+        """Return the running container that has these namespaces."""
+
+    def looks_contained(self, path: bytes) -> str | None:
+        """Return the container id that a cgroup path names, be it known or not."""
+
+    def is_kind_certain(self, container: Container) -> bool:
+        """Say whether a container's kind is known, and not yet to be asked for."""
+
+
+class Way(enum.Enum):
+    """What an exec is to the container that it is in."""
+
+    ACCESS = "access"
+    INSIDE = "inside"
+    STAGE = "stage"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """An exec's way into a container.
+
+    - `way`: it came from outside (``ACCESS``), it is a matter of the container's own or of none
+      (``INSIDE``), it is the runtime on its way in (``STAGE``), or the container is not known well
+      enough yet (``WAIT``; if that lasts, it is an access).
+    - `container`: None if nobody has described it; `container_id` is then what its cgroup is
+      called, "" without one.
+    - `by_namespaces`: it is in the container by its namespaces, not by its cgroup.
+    - `own_start`: it is the container's first process. If that has to ``WAIT``, it is for what kind
+      of container it is; if it lasts, it is a matter of the container's own.
+    """
+
+    way: Way
+    container: Container | None = None
+    container_id: str = ""
+    by_namespaces: bool = False
+    own_start: bool = False
+
+
+_INSIDE = Crossing(Way.INSIDE)
+
+
+def is_runtime(task: Task) -> bool:
+    """Whether a process is a low-level runtime, by the file that it runs."""
+    return runtime_name(task) in _RUNTIMES
+
+
+def is_monitor(task: Task) -> bool:
+    """Whether a process is what a runtime leaves behind to look after a container."""
+    name = runtime_name(task)
+    return name in _MONITORS or name.startswith(b"containerd-shim-")
+
+
+def cross(event: ExecEvent, index: ContainerLookup) -> Crossing:
+    """Judge an exec that the kernel saw leave its parent's cgroups or namespaces."""
+    task, parent = event.task, event.parent
+    inside = _by_cgroup(task, index)
+    entered = _by_namespaces(task, index)
+    if entered and (inside is None or entered.id != inside.container_id):
+        owner = _by_cgroup(parent, index)
+        if owner and owner.container_id == entered.id:
+            return _INSIDE
+        return _to(event, index, Crossing(Way.ACCESS, entered, entered.id, by_namespaces=True))
+    if inside is None:
+        return _INSIDE if task.cgroup or task.mount_namespace else Crossing(Way.WAIT)
+    if entered is None and _is_stage(event, index):
+        return Crossing(Way.STAGE, inside.container, inside.container_id)
+    if _is_of(parent, inside, index, entered):
+        return _INSIDE
+    return _to(event, index, inside)
+
+
+def join(event: ExecEvent, index: ContainerLookup) -> Crossing:
+    """Judge an exec of a session whose beginning nobody saw: it may have been anything."""
+    inside = _by_cgroup(event.task, index)
+    if inside is None:
+        entered = _by_namespaces(event.task, index)
+        if entered is None:
+            return _INSIDE if event.task.cgroup else Crossing(Way.WAIT)
+        inside = Crossing(Way.ACCESS, entered, entered.id, by_namespaces=True)
+    return _to(event, index, inside)
+
+
+def _by_cgroup(task: Task, index: ContainerLookup) -> Crossing | None:
+    if not task.cgroup:
+        return None
+    container = index.by_cgroup(task.cgroup)
+    if container:
+        return Crossing(Way.ACCESS, container, container.id)
+    named = index.looks_contained(task.cgroup)
+    return Crossing(Way.ACCESS, None, named) if named else None
+
+
+def _by_namespaces(task: Task, index: ContainerLookup) -> Container | None:
+    if not task.mount_namespace:
+        return None
+    return index.by_namespaces(task.mount_namespace, task.pid_namespace)
+
+
+def _is_stage(event: ExecEvent, index: ContainerLookup) -> bool:
+    """Whether the runtime runs itself in the container's cgroup before it goes in.
+
+    It is still where its parent is, outside: what runs in a container has left that place. Of a
+    copy that it made of itself the file may have no name at all, so its parent decides too.
+    """
+    task, parent = event.task, event.parent
+    return (
+        task.mount_namespace == parent.mount_namespace != 0
+        and _by_cgroup(parent, index) is None
+        and (is_runtime(task) or is_monitor(task) or is_runtime(parent))
+    )
+
+
+def _is_of(
+    parent: Task, inside: Crossing, index: ContainerLookup, entered: Container | None
+) -> bool:
+    """Whether a parent belongs to the container that its child runs a program in."""
+    if not parent.cgroup:
+        known = _by_namespaces(parent, index)
+        return known is not None and known.id == inside.container_id
+    owner = _by_cgroup(parent, index)
+    if owner is None:
+        return False
+    if owner.container_id == inside.container_id:
+        return True
+    # The pod's pause process adopts orphans where the pod's containers share its pid namespace.
+    return (
+        owner.container is not None
+        and owner.container.kind == "sandbox"
+        and owner.container.pod is not None
+        and inside.container is not None
+        and inside.container.pod is not None
+        and inside.container.pod.uid == owner.container.pod.uid
+        and entered is not None
+        and entered.id == inside.container_id
+    )
+
+
+def _to(event: ExecEvent, index: ContainerLookup, target: Crossing) -> Crossing:
+    container = target.container
+    if container is None or (container.init_pid == 0 and not target.by_namespaces):
+        return Crossing(Way.WAIT, container, target.container_id, target.by_namespaces)
+    if container.init_pid != event.task.pid:
+        return target
+    if not _is_access_by_starting(container):
+        way = Way.INSIDE if index.is_kind_certain(container) else Way.WAIT
+        return Crossing(way, container, container.id, own_start=True)
+    return Crossing(Way.ACCESS, container, container.id, own_start=True)
+
+
+def _is_access_by_starting(container: Container) -> bool:
+    """Whether somebody begins to work in a container by starting it."""
+    return container.kind != "sandbox" and (
+        container.kind == "ephemeral" or container.interactive or looks_ephemeral(container)
+    )
+
+
+def looks_ephemeral(container: Container) -> bool:
+    """Whether a container is called as kubectl debug calls its own, and nobody knows better."""
+    pod = container.pod
+    return (
+        pod is not None
+        and pod.labels is None
+        and container.kind == "container"
+        and container.name.startswith("debugger-")
+    )

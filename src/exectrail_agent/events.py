@@ -1,0 +1,133 @@
+"""What sensors tell: the boundary between a kernel interface and the session tracker.
+
+Times are nanoseconds of CLOCK_BOOTTIME. Process ids are those of the agent's own pid namespace.
+Text from the kernel stays bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Union
+
+UNSET_LOGIN_UID = 0xFFFFFFFF
+"""Login uid, and audit session, of a process that no login began."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A process, and where it is.
+
+    `start` is when its group leader began; with `pid` it names the process for all of the boot.
+    `cgroup` is the path below the hierarchy's root, b"" if unknown; namespaces are inode numbers,
+    0 if unknown. `comm` is at most 15 bytes and never a program's name in a record.
+    """
+
+    pid: int
+    start: int = 0
+    host_pid: int = 0
+    comm: bytes = b""
+    cgroup: bytes = b""
+    mount_namespace: int = 0
+    pid_namespace: int = 0
+    executable: bytes = b""
+
+
+@dataclass(frozen=True)
+class ExecEvent:
+    """A program that has replaced another in `task`.
+
+    - `session`: the kernel's number, unique in this boot; 0 for a process of no session.
+    - `entry`: this exec opened the session, by crossing a boundary from `parent`.
+    - `argv`: the arguments, each ended by a NUL; of more than the sensor keeps, head and tail, with
+      `argv_cut` bytes missing between them at offset `argv_cut_at`; `argv_size` is the whole size.
+    - `filename`: as it was given to the kernel: of a script, the script; `task.executable` is what
+      runs, of a script its interpreter.
+    - `environment`: only the variables that carry an audit id, and only of an entry.
+    - `tty`: (major, minor), or None.
+    - `unknown`: what the sensor could not find out, by field name, with the reason.
+    - `outer`: of an entry, the session that the process belonged to until then; 0 for none.
+    """
+
+    time: int
+    session: int
+    entry: bool
+    task: Task
+    parent: Task
+    argv: bytes
+    argv_size: int
+    filename: bytes = b""
+    cwd: bytes = b""
+    argv_cut: int = 0
+    argv_cut_at: int = 0
+    uid: int = 0
+    gid: int = 0
+    login_uid: int = UNSET_LOGIN_UID
+    audit_session: int = UNSET_LOGIN_UID
+    tty: tuple[int, int] | None = None
+    memfd: bool = False
+    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    outer: int = 0
+
+
+@dataclass(frozen=True)
+class ExitEvent:
+    """A process of a session that had run a program is gone, with all its threads.
+
+    `status` is the wait status: an exit code in the second byte, or a signal in the low seven bits.
+    """
+
+    time: int
+    session: int
+    pid: int
+    start: int
+    status: int
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """The last process of a session is gone."""
+
+    time: int
+    session: int
+
+
+Event = Union[ExecEvent, ExitEvent, EndEvent]
+
+
+@dataclass(frozen=True)
+class LiveSession:
+    """A session that went on while no agent ran: its number and the processes now in it."""
+
+    session: int
+    tasks: Sequence[Task]
+
+
+class SensorError(Exception):
+    """A sensor can't work here, or not any more; the text says why and what would help."""
+
+
+class Sensor(Protocol):
+    """A source of events. One thread uses it; no call blocks."""
+
+    name: str
+    """``bpf`` or ``audit``."""
+
+    def fileno(self) -> int:
+        """Return what is readable when events wait."""
+
+    def read(self) -> Sequence[Event]:
+        """Return the events that wait, in the order in which they happened."""
+
+    def drop(self, session: int) -> None:
+        """Say that a session is no access: nothing more of it is told."""
+
+    def live(self) -> Sequence[LiveSession]:
+        """Return the sessions that are open, for an agent that has just started."""
+
+    def losses(self) -> Mapping[str, int]:
+        """Return how many events were lost by cause, since the sensor was first loaded."""
+
+    def close(self, *, keep: bool) -> None:
+        """Let go. With `keep` capture goes on in the kernel where the sensor can do that."""

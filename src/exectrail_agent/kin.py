@@ -1,0 +1,116 @@
+"""Where processes are compared with their parents: what tells a crossing from any other exec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from exectrail_agent.audit_exec import task_at
+from exectrail_agent.events import Task
+from exectrail_agent.lineage import Lineage, Process
+from exectrail_agent.proc_places import Place, ProcReader
+
+_PLACE_SECONDS = 1.0
+_KTHREADD = 2
+
+
+class Kin:
+    """Processes and their parents, from what forks told and, where that is missing, from /proc."""
+
+    def __init__(self, lineage: Lineage, reader: ProcReader) -> None:
+        self._lineage = lineage
+        self._reader = reader
+
+    def process(self, pid: int) -> Process | None:
+        """Return a process, also one whose birth nobody told of; None if there is none."""
+        process = self._lineage.get(pid)
+        if process is None:
+            standing = self._reader.standing(pid)
+            if standing:
+                process = self._lineage.add(pid, standing.parent, standing.start)
+        return process
+
+    def parent(self, process: Process) -> Task:
+        """Describe a process's parent as far as it can be known."""
+        pid = self._parent_pid(process)
+        above = self.process(pid)
+        if above and above.task:
+            return replace(above.task, pid=pid, host_pid=pid, start=above.start)
+        executable, comm = self._reader.name(pid)
+        start = above.start if above else 0
+        return task_at(pid, start, self._reader.place(pid), executable, comm)
+
+    def has_left(self, process: Process, place: Place, now: float, *, crossed: bool) -> bool:
+        """Whether a process that is at PLACE is elsewhere than its parent.
+
+        Of a parent that is gone nobody can tell; then a crossing that was seen decides.
+        """
+        pid = self._parent_pid(process)
+        above = self.process(pid)
+        there = self._place_of(above, now) if above else None
+        if there is not None and there != place:
+            # What was kept may be a second old: before it counts, it is read again.
+            there = self._reader.place(pid)
+        return crossed if there is None else there != place
+
+    def of_kernel(self, process: Process) -> bool:
+        """Whether the kernel itself made a process; audit has no records of what such ones run."""
+        pid = self._parent_pid(process)
+        above = self.process(pid)
+        return pid == _KTHREADD or (above is not None and above.parent == _KTHREADD)
+
+    def crossed(self, pid: int) -> None:
+        """Note that a process has gone into other namespaces, and who was born there."""
+        process = self._lineage.get(pid)
+        if process is None or process.session:
+            return
+        process.crossed = True
+        process.place = self._reader.place(pid) or process.place
+        above = self._lineage.get(process.parent)
+        if above:
+            above.entering = True
+        for young in self._lineage.born_since(process.start):
+            if young.session:
+                continue
+            if young.parent == pid:
+                young.crossed = True
+                young.place = self._reader.place(young.pid) or process.place
+            elif above and young.parent == above.pid and not young.crossed:
+                self.look(young, above)
+
+    def look(self, process: Process, above: Process) -> None:
+        """See whether a process was born elsewhere than its parent is, by clone(CLONE_PARENT)."""
+        place, there = self._reader.place(process.pid), self._reader.place(above.pid)
+        if place and there and place != there:
+            process.crossed, process.place = True, place
+
+    def survey(self, number: Callable[[], int]) -> None:
+        """Take in every process that there is; each that is not where its parent is gets a session.
+
+        NUMBER gives the session's.
+        """
+        standings = {pid: self._reader.standing(pid) for pid in self._reader.pids()}
+        there = [(one.start, pid, one) for pid, one in standings.items() if one and not one.dead]
+        for start, pid, standing in sorted(there, key=lambda one: one[:2]):
+            process = self._lineage.add(pid, standing.parent, start)
+            process.place, process.crossed = self._reader.place(pid), False
+            above = self._lineage.get(standing.parent)
+            if process.place is None or process.place.foreign or not above or not above.place:
+                continue
+            if not process.session and process.place != above.place:
+                self._lineage.open(process, number())
+            if process.session:
+                process.told = True
+                process.task = task_at(pid, start, process.place, *self._reader.name(pid))
+
+    def _parent_pid(self, process: Process) -> int:
+        if self._lineage.get(process.parent) is None:
+            standing = self._reader.standing(process.pid)
+            if standing:
+                process.parent = standing.parent
+        return process.parent
+
+    def _place_of(self, process: Process, now: float) -> Place | None:
+        if now - process.looked_at > _PLACE_SECONDS:
+            process.looked, process.looked_at = self._reader.place(process.pid), now
+        return process.looked

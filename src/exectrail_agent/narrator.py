@@ -1,0 +1,249 @@
+"""What becomes of the events of a session that is known to be an access."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from exectrail_agent.containers.model import Container
+from exectrail_agent.crossing import Crossing
+from exectrail_agent.entry import Entry, ids_of
+from exectrail_agent.escape import to_text
+from exectrail_agent.events import UNSET_LOGIN_UID, Event, ExecEvent, ExitEvent
+from exectrail_agent.flood import Collapsed
+from exectrail_agent.probecounts import ProbeCount, ProbeCounts
+from exectrail_agent.program import arguments, base, name, terminal
+from exectrail_agent.program import fields as program_fields
+from exectrail_agent.records import (
+    COMMAND,
+    Record,
+    RecordMaker,
+    container_details,
+    container_fields,
+)
+from exectrail_agent.session import Process, Session, State
+
+_SIGNAL = 0x7F
+_PROGRAM_FIELDS = (
+    "process.name",
+    "process.args",
+    "process.cmdline",
+    "process.executable",
+    "process.interpreter",
+    "escaped",
+)
+
+
+@dataclass
+class Outcome:
+    """What follows from events: `records` to write, in this order, and sessions to `drop`.
+
+    `dismissed` is how many execs need no record, because they are part of no access.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    drops: list[int] = field(default_factory=list)
+    dismissed: int = 0
+
+
+class Narrator:
+    """Turns the events of sessions into records."""
+
+    def __init__(
+        self, maker: RecordMaker, counts: ProbeCounts, parent_of: Callable[[int], int]
+    ) -> None:
+        self._maker = maker
+        self._counts = counts
+        self._parent_of = parent_of
+
+    def begin(self, session: Session, event: ExecEvent, crossing: Crossing, entry: Entry) -> Record:
+        """Open a session with its entry's exec; return the record of the access."""
+        fields = self._access(session, crossing, entry)
+        args = arguments(event).values
+        text, changed = to_text(b" ".join(args))
+        fields["entry.cmdline"] = text
+        fields["entry.tty"] = event.tty is not None
+        if event.tty:
+            fields["process.tty"] = terminal(event.tty)
+        fields["process.user.uid"] = event.uid
+        fields["process.user.gid"] = event.gid
+        if event.login_uid != UNSET_LOGIN_UID:
+            fields["loginuid"] = event.login_uid
+        if event.audit_session != UNSET_LOGIN_UID:
+            fields["auditSession"] = event.audit_session
+        ids = ids_of(event)
+        escaped = ["entry.cmdline"] if changed else []
+        found = (
+            ("audit.id", ids.audit),
+            ("audit.spoRequestUid", ids.spo),
+            ("entry.parentname", base(event.parent.executable)),
+        )
+        for field_name, raw in found:
+            if raw:
+                fields[field_name], changed = to_text(raw)
+                escaped += [field_name] if changed else []
+        if escaped:
+            fields["escaped"] = escaped
+        session.begin = event.time
+        session.first_pid = event.task.pid
+        return self._maker.access(event.time, session.root, fields)
+
+    def resume(self, session: Session, crossing: Crossing, entry: Entry, time: int) -> Record:
+        """Open a session whose entry was not seen, at boot time `time`; return its record."""
+        session.recovered = True
+        session.begin = time
+        fields = self._access(session, crossing, entry)
+        if not session.number:
+            fields["session.followed"] = False
+        return self._maker.access(time, session.root, fields)
+
+    def _access(self, session: Session, crossing: Crossing, entry: Entry) -> dict[str, object]:
+        container = crossing.container
+        session.state = State.OPEN
+        session.trace = self._maker.ids.make()
+        session.root = self._maker.ids.make()
+        session.fields = container_fields(container, crossing.container_id)
+        fields: dict[str, object] = {"traceId": session.trace, **session.fields}
+        if container:
+            fields.update(container_details(container))
+        fields["entry.type"] = entry.type
+        fields["entry.confidence"] = entry.confidence
+        if entry.reason:
+            fields["entry.reason"] = entry.reason
+        if entry.probe:
+            fields["entry.probe"] = entry.probe
+        if container and container.pod and entry.operation:
+            fields["kubeObject.operation.kind"] = entry.operation
+        if session.recovered:
+            fields["recovered"] = True
+        return fields
+
+    def count(self, session: Session, event: ExecEvent, container: Container, entry: Entry) -> None:
+        """Begin a session that is only counted."""
+        session.state = State.COUNTED
+        session.begin = event.time
+        session.first_pid = event.task.pid
+        described = container_fields(container, container.id)
+        described["throttle.reason"] = entry.type
+        described["throttle.probe"] = entry.probe
+        session.fields = {**described, **_program(event)}
+        session.count_key = f"{container.id} {entry.probe} {event.argv!r}"
+        self._counts.begin(session.count_key, session.fields, event.time)
+
+    def tell(self, session: Session, event: Event, outcome: Outcome) -> None:
+        """Add the records of an event of an open or a counted session."""
+        if session.state is State.COUNTED:
+            self._count(session, event)
+        elif isinstance(event, ExecEvent):
+            self.command(session, event, outcome)
+        elif isinstance(event, ExitEvent):
+            self._exit(session, event, outcome)
+        else:
+            self.end(session, event.time, outcome)
+
+    def _count(self, session: Session, event: Event) -> None:
+        if isinstance(event, ExecEvent):
+            self._counts.note(session.count_key, session.fields, event.time)
+        elif isinstance(event, ExitEvent) and event.pid == session.first_pid and event.status:
+            self._counts.failed(session.count_key, session.fields, event.time)
+
+    def command(self, session: Session, event: ExecEvent, outcome: Outcome) -> None:
+        """Add the record of an exec, unless it is one too many of the same."""
+        if session.flood.over(event.time):
+            self.settle(session, outcome)
+        parent = session.process(event.parent)
+        above = session.process(event.task) or session.above(event.parent, self._parent_of)
+        above_id = above.event_id if above else session.root
+        session.commands += 1
+        key = session.flood.key(event)
+        recorded = session.flood.admit(key, event.time)
+        called = to_text(name(event, arguments(event).values))[0]
+        event_id = self._maker.ids.make()
+        if not recorded:
+            event_id = session.flood.collapse(key, event, event_id, above_id)
+        process = Process(event.task.start, event_id, called, event.time, recorded)
+        session.remember(event.task.pid, process)
+        if not recorded:
+            return
+        fields: dict[str, object] = {}
+        if session.trace:
+            fields["traceId"] = session.trace
+        if above_id:
+            fields["parentEventId"] = above_id
+        fields.update(session.fields)
+        fields.update(program_fields(event))
+        above_name = parent.name if parent else to_text(base(event.parent.executable))[0]
+        if above_name:
+            fields["process.parentname"] = above_name
+        outcome.records.append(
+            self._maker.make(COMMAND, event.time, fields, event_id=event_id, execs=1)
+        )
+
+    def settle(self, session: Session, outcome: Outcome) -> None:
+        """Add the records of what was collapsed, and begin to count anew."""
+        outcome.records.extend(self._flooded(session, one) for one in session.flood.end())
+
+    def _flooded(self, session: Session, one: Collapsed) -> Record:
+        fields: dict[str, object] = {"throttle.reason": "flood", "throttle.count": one.count}
+        if session.trace:
+            fields["traceId"] = session.trace
+        if one.parent_event_id:
+            fields["parentEventId"] = one.parent_event_id
+        fields.update(session.fields)
+        fields.update(_program(one.first))
+        return self._maker.throttle(one.event_id, one.begin, one.end, fields)
+
+    def counted(self, one: ProbeCount) -> Record:
+        """Return the record of an hour of one probe."""
+        fields = dict(one.fields)
+        fields["throttle.count"] = one.execs
+        fields["throttle.runs"] = one.runs
+        fields["throttle.failures"] = one.failures
+        return self._maker.throttle(self._maker.ids.make(), one.begin, one.end, fields)
+
+    def _exit(self, session: Session, event: ExitEvent, outcome: Outcome) -> None:
+        found = session.processes.get(event.pid)
+        if found and found.start and event.start and found.start != event.start:
+            found = None
+        if found:
+            del session.processes[event.pid]
+            if not found.has_run or not found.recorded:
+                return
+        elif session.origin and session.origin.pid == event.pid:
+            return
+        fields: dict[str, object] = {"traceId": session.trace, "process.pid": event.pid}
+        if found:
+            fields["process.name"] = found.name
+            fields["process.duration"] = max(0, event.time - found.time)
+        else:
+            fields["process.unseen"] = True
+        signal = event.status & _SIGNAL
+        if signal:
+            fields["exit.signal"] = signal
+        else:
+            fields["exit.code"] = event.status >> 8 & 0xFF
+        outcome.records.append(
+            self._maker.make(
+                "CommandExit", event.time, fields, event_id=found.event_id if found else ""
+            )
+        )
+
+    def end(self, session: Session, time: int, outcome: Outcome, *, unseen: bool = False) -> None:
+        """Add the records of a session's end, which nobody saw if `unseen`."""
+        self.settle(session, outcome)
+        fields: dict[str, object] = {
+            "traceId": session.trace,
+            **session.fields,
+            "session.commands": session.commands,
+            "session.duration": max(0, time - session.begin),
+        }
+        if session.recovered:
+            fields["recovered"] = True
+        if unseen:
+            fields["session.endUnseen"] = True
+        outcome.records.append(self._maker.make("SessionEnd", time, fields, event_id=session.root))
+
+
+def _program(event: ExecEvent) -> Mapping[str, object]:
+    found = program_fields(event)
+    return {each: found[each] for each in _PROGRAM_FIELDS if each in found}

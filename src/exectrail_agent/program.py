@@ -1,0 +1,151 @@
+"""What an exec event says about the program: its names, arguments and terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exectrail_agent.escape import to_text
+from exectrail_agent.events import ExecEvent, Task
+
+_MULTICALL = {b"busybox", b"toybox", b"coreutils"}
+_UNNAMED = (b"/proc/", b"/dev/fd/")
+_PTY_MAJORS = range(136, 144)
+_SERIAL_MINOR = 64
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a program; `cut` is the index of the first one after what is missing."""
+
+    values: tuple[bytes, ...]
+    cut: int | None = None
+
+
+def arguments(event: ExecEvent) -> Arguments:
+    """Return the arguments, empty ones too."""
+    if not event.argv_cut:
+        return Arguments(_split(event.argv))
+    head = _split(event.argv[: event.argv_cut_at])
+    return Arguments((*head, *_split(event.argv[event.argv_cut_at :])), len(head))
+
+
+def _split(argv: bytes) -> tuple[bytes, ...]:
+    if not argv:
+        return ()
+    return tuple((argv[:-1] if argv.endswith(b"\0") else argv).split(b"\0"))
+
+
+def base(path: bytes) -> bytes:
+    """Return a path's last part; of a file without a name in a file system, its name."""
+    if path.startswith(b"/memfd:"):
+        return path[1:].partition(b" (deleted)")[0]
+    return path.rpartition(b"/")[2]
+
+
+def runtime_name(task: Task) -> bytes:
+    """Return the name of what runs; of a runtime's copy of itself in memory, the runtime's."""
+    name = base(task.executable)
+    if name.startswith(b"memfd:"):
+        return name[len(b"memfd:") :].partition(b":")[0].partition(b"_cloned")[0]
+    return name.partition(b" (deleted)")[0]
+
+
+def is_script(event: ExecEvent, args: tuple[bytes, ...]) -> bool:
+    """Whether the kernel ran an interpreter for the file.
+
+    It then puts the interpreter's path and at most one option before the file's name.
+    """
+    return (
+        bool(event.filename)
+        and event.filename in args[1:3]
+        and b"/" in args[0]
+        and args[0] != event.filename
+        and event.filename != event.task.executable
+    )
+
+
+def name(event: ExecEvent, args: tuple[bytes, ...]) -> bytes:
+    """Return the name that people know the program by: of a multi-call binary, the applet's."""
+    own = base(event.task.executable)
+    if not event.filename or event.filename.startswith(_UNNAMED):
+        return base(args[0]) if own in _MULTICALL and args and base(args[0]) else own
+    return base(event.filename) or own
+
+
+def script(event: ExecEvent) -> bytes:
+    """Return a script's path, absolute where the working directory is known."""
+    if event.filename.startswith(b"/") or not event.cwd:
+        return event.filename
+    relative = event.filename[2:] if event.filename.startswith(b"./") else event.filename
+    return event.cwd.rstrip(b"/") + b"/" + relative
+
+
+def terminal(device: tuple[int, int]) -> str:
+    """Return a terminal's name below /dev, as ``pts/0``; of an unusual one ``major:minor``."""
+    major, minor = device
+    if major in _PTY_MAJORS:
+        return f"pts/{(major - _PTY_MAJORS.start) * 256 + minor}"
+    if major == 4:  # noqa: PLR2004 - the number of virtual consoles and serial lines
+        return f"tty{minor}" if minor < _SERIAL_MINOR else f"ttyS{minor - _SERIAL_MINOR}"
+    return "console" if device == (5, 1) else f"{major}:{minor}"
+
+
+class _Texts:
+    """Fields from bytes, and which of them had to be escaped."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, object] = {}
+        self.escaped: list[str] = []
+
+    def add(self, name: str, raw: bytes) -> None:
+        self.fields[name] = self.text(name, raw)
+
+    def text(self, name: str, raw: bytes) -> str:
+        value, changed = to_text(raw)
+        if changed:
+            self.escaped.append(name)
+        return value
+
+
+def fields(event: ExecEvent) -> dict[str, object]:
+    """Return an exec's ``process`` fields; ``escaped`` and ``unknown`` where they apply."""
+    args = arguments(event)
+    texts = _Texts()
+    found = texts.fields
+    texts.add("process.name", name(event, args.values))
+    found["process.args"] = [
+        texts.text(f"process.args[{index}]", value) for index, value in enumerate(args.values)
+    ]
+    texts.add("process.cmdline", b" ".join(args.values))
+    found["process.argsBytes"] = event.argv_size
+    found["process.argsTruncated"] = args.cut is not None
+    if args.cut is not None:
+        found["process.argsMissing"] = event.argv_cut
+        found["process.argsCutIndex"] = args.cut
+    if event.cwd:
+        texts.add("process.cwd", event.cwd)
+    if is_script(event, args.values):
+        texts.add("process.executable", script(event))
+        texts.add("process.interpreter", event.task.executable)
+    else:
+        texts.add("process.executable", event.task.executable)
+    if event.memfd:
+        found["process.memfd"] = True
+    found.update(_standing(event))
+    if texts.escaped:
+        found["escaped"] = texts.escaped
+    if event.unknown:
+        found["unknown"] = [f"{field}: {reason}" for field, reason in event.unknown.items()]
+    return found
+
+
+def _standing(event: ExecEvent) -> dict[str, object]:
+    found: dict[str, object] = {"process.pid": event.task.pid}
+    if event.task.host_pid not in {0, event.task.pid}:
+        found["process.hostPid"] = event.task.host_pid
+    found["process.parentPid"] = event.parent.pid
+    if event.tty:
+        found["process.tty"] = terminal(event.tty)
+    found["process.user.uid"] = event.uid
+    found["process.user.gid"] = event.gid
+    return found

@@ -1,0 +1,198 @@
+"""The records of the log: what each kind holds, and its line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exectrail_agent.clock import Clock
+from exectrail_agent.containers.model import Container
+from exectrail_agent.escape import clean, to_text
+from exectrail_agent.ids import IdSource
+
+COMMAND = "Command"
+LOSS = "Loss"
+THROTTLE = "Throttle"
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """Who records. `boot` is the kernel's boot id; its first twelve digits go into each record."""
+
+    cluster_id: str
+    name: str
+    ip: str
+    boot: str
+
+    @property
+    def short_boot(self) -> str:
+        """Enough of the boot id to tell the boots of one node apart."""
+        return self.boot.replace("-", "")[:12]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is not in the log although it happened.
+
+    `begin` and `end` are boot times in nanoseconds. `count` is events of a sensor or records, as
+    `unit` says (``events``, ``records``); `execs` is how many execs are among them, None if nobody
+    can know.
+    """
+
+    cause: str
+    count: int
+    unit: str
+    begin: int
+    end: int
+    execs: int | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record before it has a number. `time` is boot time, `execs` how many execs it stands for.
+
+    `loss` is there in a Loss, so that a Loss that can't be written is not lost itself.
+    """
+
+    kind: str
+    time: int
+    fields: Mapping[str, object]
+    execs: int = 0
+    loss: Lost | None = None
+
+
+def body(record: Record) -> bytes:
+    """Return a record as JSON without its opening brace: what follows its number on the line.
+
+    DEL is the one control character that JSON does not escape.
+    """
+    return _encode(record.fields)[1:].replace("\x7f", "\\u007f").encode("ascii")
+
+
+def line(seq: int, rest: bytes) -> bytes:
+    """Return the line of the log."""
+    return b'{"seq":%d,%b\n' % (seq, rest)
+
+
+class RecordMaker:
+    """Makes the records of one node."""
+
+    def __init__(self, node: NodeIdentity, ids: IdSource, clock: Clock) -> None:
+        self.node = node
+        self.ids = ids
+        self.clock = clock
+        self._node_fields = {"host.nodename": clean(node.name), "host.boot": node.short_boot}
+        self._access_fields = {"clusterid": clean(node.cluster_id), "host.hostip": clean(node.ip)}
+
+    def make(  # noqa: PLR0913 - one place where records are made
+        self,
+        kind: str,
+        time: int,
+        fields: Mapping[str, object],
+        *,
+        event_id: str = "",
+        execs: int = 0,
+        loss: Lost | None = None,
+    ) -> Record:
+        """Return a record of boot time `time`, with an id of its own or the one given."""
+        common: dict[str, object] = {
+            "kind": kind,
+            "time": self.clock.text(time),
+            "time.boot": time,
+            **self._node_fields,
+            "eventId": event_id or self.ids.make(),
+        }
+        common.update(fields)
+        return Record(kind, time, common, execs, loss)
+
+    def access(self, time: int, event_id: str, fields: Mapping[str, object]) -> Record:
+        """Return the record that opens a session."""
+        return self.make("Kubernetes", time, {**self._access_fields, **fields}, event_id=event_id)
+
+    def loss(self, lost: Lost, *, execs: int = 0) -> Record:
+        """Return the record of a loss, at its end.
+
+        `execs` of what is lost had come from the sensor, and are accounted for by this record.
+        """
+        fields: dict[str, object] = {
+            "loss.cause": lost.cause,
+            "loss.count": lost.count,
+            "loss.unit": lost.unit,
+            "loss.from": self.clock.text(lost.begin),
+            "loss.to": self.clock.text(lost.end),
+            "loss.fromBoot": lost.begin,
+            "loss.toBoot": lost.end,
+        }
+        if lost.execs is not None:
+            fields["loss.execs"] = lost.execs
+        fields.update(lost.details)
+        return self.make(LOSS, lost.end, fields, execs=execs, loss=lost)
+
+    def throttle(self, event_id: str, begin: int, end: int, fields: Mapping[str, object]) -> Record:
+        """Return a record that stands for ``throttle.count`` execs between two boot times."""
+        count = fields["throttle.count"]
+        times = {
+            "throttle.from": self.clock.text(begin),
+            "throttle.to": self.clock.text(end),
+            "throttle.fromBoot": begin,
+            "throttle.toBoot": end,
+        }
+        execs = count if isinstance(count, int) else 0
+        return self.make(THROTTLE, end, {**times, **fields}, event_id=event_id, execs=execs)
+
+    def health(self, state: str, cause: str, detail: str, **extra: object) -> Record:
+        """Return a record about the agent: `state` is ``healthy``, ``degraded`` or ``notice``.
+
+        `extra` become fields below ``health.``; their values are text, numbers or booleans.
+        """
+        fields: dict[str, object] = {
+            "health.state": state,
+            "health.cause": cause,
+            "health.detail": clean(detail),
+        }
+        for key, value in extra.items():
+            fields[f"health.{key}"] = clean(value) if isinstance(value, str) else value
+        return self.make("Health", self.clock.now(), fields)
+
+    def clock_jumps(self) -> list[Record]:
+        """Measure the clocks' offset anew; return a record if somebody has set the wall clock."""
+        jump = self.clock.sample()
+        if jump is None:
+            return []
+        text = f"the wall clock was set by {jump.nanoseconds / 1e9:+.3f} s"
+        return [self.health("notice", "clock-jump", text)]
+
+
+def container_fields(container: Container | None, container_id: str) -> dict[str, object]:
+    """Return the fields that each record of a session names its container with."""
+    if container is None:
+        found: dict[str, object] = {"container.unresolved": True}
+        if container_id:
+            found["container.id"] = to_text(container_id.encode(errors="surrogatepass"))[0]
+        return found
+    if container.pod is None:
+        return {"container.name": clean(container.name), "container.id": clean(container.id)}
+    return {
+        "k8s.pod.namespace": clean(container.pod.namespace),
+        "k8s.pod.name": clean(container.pod.name),
+        "k8s.container.name": clean(container.name),
+    }
+
+
+def container_details(container: Container) -> dict[str, object]:
+    """Return the fields that only the record of the access has."""
+    found: dict[str, object] = {"container.runtime": clean(container.runtime)}
+    pod = container.pod
+    if pod is None:
+        found["container.image"] = clean(container.image)
+        return found
+    found["k8s.container.id"] = clean(container.id)
+    found["k8s.container.image"] = clean(container.image)
+    found["k8s.pod.uid"] = clean(pod.uid)
+    if pod.labels is not None:
+        found["k8s.pod.labels"] = {clean(key): clean(text) for key, text in pod.labels.items()}
+    return found

@@ -1,0 +1,30 @@
+"""Small files that are replaced as a whole: what an agent leaves for the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LIMIT = 16 * 1024 * 1024
+
+
+def save(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON with mode 0600 in one step. Raise OSError if that can't be done."""
+    draft = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(str(draft), flags, 0o600), "w", encoding="ascii") as file:
+        json.dump(data, file, separators=(",", ":"))
+    draft.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return what was saved; nothing where there is no such file or it is damaged."""
+    try:
+        with os.fdopen(os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            data = json.loads(file.read(_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,237 @@
+"""The audit sensor on a kernel without BTF: alone, beside auditd, and in everybody's way."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.vm.machine import Machine, machine
+
+pytestmark = pytest.mark.vm
+
+ROOT = Path(__file__).parents[2]
+ALONE = {"enabled": 0, "pid": 0, "rules": 0, "ours": 0}
+Told = dict[str, Any]
+
+
+def installed(one: Machine) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted((ROOT / "src" / "exectrail_agent").glob("**/*.py")):
+            archive.add(path, path.relative_to(ROOT / "src"))
+        archive.add(Path(__file__).with_name("agent_audit_story.py"), "story.py")
+    one.put(packed.getvalue(), "/root/agent.tar")
+    one.run("mkdir -p /root/agent && tar -C /root/agent -xf /root/agent.tar")
+
+
+def story(one: Machine, name: str, argument: str = "", *, check: bool = True) -> Told:
+    done = one.run(["python3", "/root/agent/story.py", name, argument], check=check, timeout=180)
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else {}
+
+
+def commands(found: Told, *kinds: str) -> list[list[str]]:
+    return [one["argv"] for one in found["told"] if one["kind"] in (kinds or ("entry", "exec"))]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Machine]:
+    """Linux 5.10, with nobody who owns kernel audit."""
+    with machine("audit-alone", "debian11") as one:
+        installed(one)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Machine]:
+    """Linux 5.10 with auditd and a rule of its own."""
+    with machine("audit-shared", "debian11") as one:
+        installed(one)
+        one.run(
+            "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y auditd && "
+            "auditctl -a always,exit -F arch=b64 -S execve -F uid=0 -k theirs",
+            timeout=600,
+        )
+        yield one
+
+
+def test_a_session_as_the_owner(alone: Machine) -> None:
+    found = story(
+        alone,
+        "session",
+        "/bin/echo 'two words' '' \"$(printf '\\377\\n')\"; cd /usr; (setsid sleep 1 &); "
+        "python3 -c 'import os; os.kill(os.getpid(), 9)'; "
+        "python3 -c 'import os, threading; "
+        'threading.Thread(target=os.execv, args=("/bin/true", ["by-thread"])).start(); '
+        "import time; time.sleep(9)'; "
+        "script -qc '/bin/true on-a-terminal' /dev/null < /dev/null > /dev/null; "
+        "/bin/true $(head -c 60000 /dev/zero | tr '\\0' x) $(head -c 60000 /dev/zero | tr '\\0' y);"
+        "exit 3",
+    )
+
+    by_argv = {tuple(one["argv"]): one for one in found["told"] if "argv" in one}
+    entry = next(one for one in found["told"] if one["kind"] == "entry")
+    assert entry["argv"][:2] == ["sh", "-c"]
+    assert entry["moved"]
+    assert entry["environment"] == {"KUBERNETES_EXEC_AUDIT_ID": "an-id"}
+    echo = by_argv["/bin/echo", "two words", "", "\xff"]
+    assert echo["parent"].endswith("dash")
+    assert by_argv["setsid", "sleep", "1"]["cwd"] == "/usr"
+    assert ("sleep", "1") in by_argv
+    terminal = by_argv["/bin/true", "on-a-terminal"]
+    assert terminal["tty"][0] == 136
+    long = next(one for one in found["told"] if one.get("size", 0) > 100_000)
+    assert (long["size"], long["cut"]) == (120_012, 120_012 - 32768)
+    assert ("by-thread",) in by_argv
+    exits = [one["status"] for one in found["told"] if one["kind"] == "exit"]
+    assert 9 in exits
+    assert 3 << 8 in exits
+    # Each process once, however many programs it ran; and the session's end comes last.
+    ran = {one["pid"] for one in found["told"] if "argv" in one}
+    assert sorted(one["pid"] for one in found["told"] if one["kind"] == "exit") == sorted(ran)
+    assert [one["kind"] for one in found["told"]].count("end") == 1
+    assert found["told"][-1]["kind"] == "end"
+    assert found["losses"] == {}
+    assert found["owner"]
+
+
+def test_everything_is_given_back(alone: Machine) -> None:
+    found = story(alone, "session", "true")
+
+    assert found["before"].items() >= ALONE.items()
+    assert (found["during"]["enabled"], found["during"]["ours"]) == (1, 2)
+    assert found["during"]["backlog_wait_time"] == 0
+    assert found["after"] == found["before"]
+
+
+def test_what_a_killed_sensor_left_is_used_and_given_back_by_the_next(alone: Machine) -> None:
+    story(alone, "crash", check=False)
+
+    found = story(alone, "session", "/bin/echo again")
+
+    assert (found["before"]["enabled"], found["before"]["ours"]) == (1, 2)
+    assert found["during"]["ours"] == 2
+    assert found["after"].items() >= ALONE.items()
+    assert found["after"]["backlog_limit"] == 64
+    assert ["/bin/echo", "again"] in commands(found)
+
+
+def test_execs_while_nobody_reads_are_told_or_counted(alone: Machine) -> None:
+    number = 300
+    found = story(alone, "stopped", f"for i in $(seq {number}); do /bin/true $i; done")
+
+    told = len([one for one in commands(found) if one[0] == "/bin/true"])
+    assert told + sum(found["losses"].values()) >= number
+    assert len(commands(found)) + sum(found["losses"].values()) >= number + 3
+
+
+def test_beside_auditd(shared: Machine) -> None:
+    found = story(shared, "session", "/bin/echo both; sleep 1")
+
+    assert not found["owner"]
+    assert found["before"]["pid"]
+    assert found["during"] == {
+        **found["before"],
+        "rules": found["before"]["rules"] + 2,
+        "ours": 2,
+    }
+    assert found["after"] == found["before"]
+    assert ["/bin/echo", "both"] in commands(found)
+    assert found["losses"] == {}
+    assert (
+        'key="theirs"'
+        in shared.run("grep -m 1 'type=SYSCALL.*theirs' /var/log/audit/audit.log").stdout
+    )
+    assert shared.run("systemctl is-active auditd").stdout == "active\n"
+
+
+def test_rules_that_cover_it_already_are_not_added_again(shared: Machine) -> None:
+    every = "execve,execveat,setns,unshare"
+    shared.run(f"auditctl -a always,exit -F arch=b64 -S {every} -k every")
+    try:
+        found = story(shared, "session", "/bin/echo covered")
+    finally:
+        shared.run(f"auditctl -d always,exit -F arch=b64 -S {every} -k every")
+
+    assert found["during"]["ours"] == 1  # Of the other ABI.
+    assert ["/bin/echo", "covered"] in commands(found)
+    assert found["after"] == found["before"]
+
+
+def test_rules_that_somebody_flushed_come_back(shared: Machine) -> None:
+    found = story(shared, "during", "auditctl -D")
+
+    assert (found["later"]["rules"], found["later"]["ours"]) == (2, 2)
+    assert ["/bin/echo", "afterwards"] in commands(found)
+    shared.run("auditctl -a always,exit -F arch=b64 -S execve -F uid=0 -k theirs")
+
+
+def test_an_auditd_that_comes_later_gets_what_is_its(shared: Machine) -> None:
+    shared.run("kill $(pidof auditd); while pidof auditd; do sleep 0.2; done")
+    try:
+        # The kernel turns the first attempt down, but tells the owner of it.
+        found = story(shared, "during", "auditd; sleep 4; auditd")
+    finally:
+        shared.run("pidof auditd || systemctl restart auditd", check=False)
+
+    assert found["during"]["pid"]
+    assert not found["owner"]
+    assert found["later"]["pid"] not in {0, found["during"]["pid"]}
+    assert ["/bin/echo", "afterwards"] in commands(found)
+    assert found["after"]["ours"] == 0
+
+
+def test_audit_switched_off_for_all_tasks_is_refused(shared: Machine) -> None:
+    shared.run("auditctl -a never,task")
+    try:
+        found = story(shared, "session")
+    finally:
+        shared.run("auditctl -d never,task")
+
+    assert "-a never,task" in found["problem"]
+    assert found["after"] == found["before"]
+
+
+def test_a_kernel_that_panics_on_loss_gets_no_rules(shared: Machine) -> None:
+    shared.run("auditctl -f 2")
+    try:
+        found = story(shared, "session")
+    finally:
+        shared.run("auditctl -f 1")
+
+    assert "-f 2" in found["problem"]
+    assert found["after"] == found["before"]
+
+
+def test_immutable_rules(shared: Machine) -> None:
+    """The last of this machine: only a restart would undo it."""
+    lines = ["b64", "b32"]
+    for abi in lines:
+        shared.run(f"auditctl -a always,exit -F arch={abi} -S execve,execveat -k fixed")
+    shared.run("auditctl -e 2")
+
+    covered = story(shared, "session", "/bin/echo fixed")
+
+    assert ["/bin/echo", "fixed"] in commands(covered)
+    assert covered["after"] == covered["before"]
+
+
+def test_immutable_rules_without_execs_are_refused_with_what_to_do(alone: Machine) -> None:
+    """The last of this machine: only a restart would undo it."""
+    alone.run(
+        "cd /root/agent && python3 -c '"
+        "from exectrail_agent.audit_control import AuditControl, ENABLED, Status; "
+        "AuditControl().change(ENABLED, Status(enabled=2))'"
+    )
+
+    found = story(alone, "session")
+
+    assert "/etc/audit/rules.d/exectrail.rules" in found["problem"]
+    assert "-a always,exit -F arch=b64 -S execve,execveat,setns,unshare" in found["problem"]
+    assert found["after"]["pid"] == 0

@@ -1,0 +1,156 @@
+"""What each runtime's own words for a container become."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exectrail_agent.containers import bundle, containerd, crio, docker, podman
+from exectrail_agent.containers.model import Container, Pod
+from tests.unit.agent.containers.test_bundle import JSON
+from tests.unit.agent.containers.tree import A, B, config, cri
+
+UNKNOWN = Container(A, "containerd", A, "", "")
+POD = Pod("shop", "web", "uid-1")
+# As CRI-O's source makes them, in its order.
+KUBELET = {
+    "io.kubernetes.pod.name": "web",
+    "io.kubernetes.pod.namespace": "shop",
+    "io.kubernetes.pod.uid": "uid-1",
+}
+CRIO_CONTAINER = {
+    "io.kubernetes.cri-o.Image": "registry/image@sha256:1",
+    "io.kubernetes.cri-o.ImageName": "registry/image:1",
+    "io.kubernetes.cri-o.Name": "k8s_main_web_shop_uid-1_0",
+    "io.kubernetes.cri-o.SandboxID": B,
+    "io.kubernetes.cri-o.ContainerType": "container",
+    "io.kubernetes.cri-o.TTY": "true",
+    "io.kubernetes.cri-o.Stdin": "true",
+    "io.container.manager": "cri-o",
+    "io.kubernetes.container.name": "main",
+    **KUBELET,
+}
+CRIO_SANDBOX = {
+    "io.kubernetes.cri-o.Labels": json.dumps({"app": "web", **KUBELET}),
+    "io.kubernetes.cri-o.Name": "k8s_POD_web_shop_uid-1_0",
+    "io.kubernetes.cri-o.Namespace": "shop",
+    "io.kubernetes.cri-o.ContainerType": "sandbox",
+    "io.kubernetes.cri-o.KubeName": "web",
+    "io.container.manager": "cri-o",
+    **KUBELET,
+}
+
+
+def made(data: dict[str, Any]) -> bundle.Bundle:
+    return bundle.parse(json.dumps(data).encode())
+
+
+def test_containerd_container_of_a_pod() -> None:
+    found = containerd.describe(UNKNOWN, made(config(f"/kubepods/pod1/{A}", cri("main"))))
+    assert found == Container(
+        A, "containerd", "main", "registry/image:1", f"/kubepods/pod1/{A}", pod=POD
+    )
+
+
+def test_containerd_sandbox() -> None:
+    found = containerd.describe(UNKNOWN, made(config("", cri())))
+    assert (found.kind, found.name, found.pod) == ("sandbox", "POD", POD)
+
+
+def test_containerd_without_a_pod_goes_by_its_own_name() -> None:
+    assert containerd.describe(UNKNOWN, made(config())).name == A
+    named = made(config(annotations={"nerdctl/name": "web"}))
+    found = containerd.describe(UNKNOWN, named)
+    assert (found.name, found.pod, found.kind) == ("web", None, "container")
+
+
+def test_crio_container_layout_fixture() -> None:
+    found = crio.describe(UNKNOWN, made(config(annotations=CRIO_CONTAINER, terminal=True)))
+    assert found == Container(A, "cri-o", "main", "registry/image:1", "", interactive=True, pod=POD)
+
+
+def test_crio_container_without_a_standard_input_is_not_interactive_layout_fixture() -> None:
+    own = {**CRIO_CONTAINER, "io.kubernetes.cri-o.Stdin": "false"}
+    assert not crio.describe(UNKNOWN, made(config(annotations=own, terminal=True))).interactive
+
+
+def test_crio_sandbox_has_the_pods_labels_layout_fixture() -> None:
+    found = crio.describe(UNKNOWN, made(config(annotations=CRIO_SANDBOX)))
+    assert found.kind == "sandbox"
+    assert found.pod == Pod("shop", "web", "uid-1", {"app": "web"})
+
+
+def test_a_pods_author_cannot_make_its_sandbox_anothers_layout_fixture() -> None:
+    forged = {
+        **CRIO_SANDBOX,
+        "io.container.manager": "libpod",
+        "io.kubernetes.cri-o.Namespace": "kube-system",
+        "io.kubernetes.cri-o.KubeName": "etcd",
+        "io.kubernetes.cri-o.Labels": "[",
+        "io.kubernetes.cri.sandbox-name": "etcd",
+    }
+    sandbox = made(config(annotations=forged))
+    assert crio.made(sandbox)
+    assert crio.describe(UNKNOWN, sandbox).pod == POD
+
+
+def test_docker_layout_fixture() -> None:
+    data = {"Name": "/web", "Config": {"Image": "nginx:1", "Tty": True, "OpenStdin": True}}
+    found = docker.describe(UNKNOWN, json.dumps(data).encode())
+    assert (found.name, found.image, found.interactive, found.pod) == ("web", "nginx:1", True, None)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("container", "main"), ("podsandbox", "POD")])
+def test_docker_under_a_kubelet_layout_fixture(kind: str, name: str) -> None:
+    labels = {
+        **KUBELET,
+        "io.kubernetes.docker.type": kind,
+        "io.kubernetes.container.name": "main" if kind == "container" else "POD",
+    }
+    data = {"Name": "/k8s_main_web", "Config": {"Image": "sha256:1", "Labels": labels}}
+    found = docker.describe(UNKNOWN, json.dumps(data).encode())
+    assert (found.name, found.pod) == (name, POD)
+    assert found.kind == ("container" if kind == "container" else "sandbox")
+
+
+def test_podman_names_come_from_the_storages_table() -> None:
+    table = [
+        {"id": B, "names": ["other"], "metadata": "{}"},
+        {"id": A, "names": ["web"], "metadata": json.dumps({"image-name": "nginx:1"})},
+    ]
+    found = podman.named(UNKNOWN, json.dumps(table).encode())
+    assert (found.name, found.image) == ("web", "nginx:1")
+    assert podman.named(Container("x", "podman", "x", "", ""), b"[]").name == "x"
+
+
+@pytest.mark.parametrize("row", [{}, {"names": "x"}, {"names": [1]}, {"metadata": "["}])
+def test_podman_rows_of_a_strange_kind(row: dict[str, Any]) -> None:
+    found = podman.named(UNKNOWN, json.dumps([1, None, {"id": A, **row}]).encode())
+    assert (found.name, found.image) == (A, "")
+
+
+@given(JSON)
+def test_no_runtimes_words_are_too_strange(data: Any) -> None:
+    raw = json.dumps(data).encode()
+    try:
+        docker.describe(UNKNOWN, raw)
+        docker.describe(UNKNOWN, b'{"Config": ' + raw + b"}")
+        podman.named(UNKNOWN, raw)
+    except ValueError:
+        assert not isinstance(data, dict)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*CRIO_CONTAINER, *CRIO_SANDBOX, *cri("x")]), st.text()),
+    st.text(),
+)
+def test_no_annotations_are_too_strange(annotations: dict[str, str], path: str) -> None:
+    strange = bundle.Bundle(annotations, path)
+    for found in (containerd.describe(UNKNOWN, strange), crio.describe(UNKNOWN, strange)):
+        assert found.kind in ("container", "sandbox")
+        assert found.name
+        assert found.pod is None or found.pod.name

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exectrail_agent import health
+from exectrail_agent.health import Status
+from exectrail_agent.notify import Notifier
+
+
+@pytest.fixture
+def agent() -> Iterator[int]:
+    """A process that looks like the agent."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "exectrail"])
+    while b"exectrail" not in Path(f"/proc/{child.pid}/cmdline").read_bytes():
+        time.sleep(0.01)
+    yield child.pid
+    child.kill()
+    child.wait()
+
+
+def test_an_agent_that_says_it_sees_all_is_healthy(tmp_path: Path, agent: int) -> None:
+    health.write(Status(pid=agent, written=100.0, sensor="bpf"), tmp_path)
+    status, code, word = health.read(tmp_path, 105.0)
+
+    assert (code, word, status.sensor) == (0, "healthy", "bpf")
+
+
+def test_reasons_make_it_degraded(tmp_path: Path, agent: int) -> None:
+    health.write(Status(pid=agent, written=100.0, reasons=["the disk is full"]), tmp_path)
+
+    assert health.read(tmp_path, 105.0)[1:] == (1, "degraded")
+
+
+def test_silence_is_down(tmp_path: Path, agent: int) -> None:
+    health.write(Status(pid=agent, written=100.0), tmp_path)
+    status, code, _ = health.read(tmp_path, 140.0)
+
+    assert code == 2
+    assert "not said anything for 40 s" in status.reasons[0]
+
+
+def test_a_dead_agent_is_down(tmp_path: Path) -> None:
+    health.write(Status(pid=4194305, written=time.time()), tmp_path)
+    status, code, _ = health.read(tmp_path, time.time())
+
+    assert code == 2
+    assert "does not run" in status.reasons[0]
+
+
+def test_the_number_of_another_process_is_no_agent(tmp_path: Path) -> None:
+    health.write(Status(pid=1, written=time.time()), tmp_path)
+
+    assert health.read(tmp_path, time.time())[1] == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"nonsense": 1}', "\xff"])
+def test_a_broken_or_missing_status_is_down(tmp_path: Path, text: str) -> None:
+    assert health.read(tmp_path, 0.0)[1] == 2
+    (tmp_path / "status.json").write_text(text)
+
+    assert health.read(tmp_path, 0.0)[1] == 2
+
+
+def test_metrics_can_be_scraped(tmp_path: Path) -> None:
+    status = Status(version='1"\n', records=5, losses={"ring full": 2}, sensor="bpf")
+    health.write_metrics(status, tmp_path / "agent.prom")
+    lines = (tmp_path / "agent.prom").read_text().splitlines()
+
+    assert "exectrail_agent_records_total 5" in lines
+    assert 'exectrail_agent_losses_total{cause="ring full"} 2' in lines
+    assert 'exectrail_agent_info{version="1\\"\\n",sensor="bpf"} 1' in lines
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.prom"]
+
+
+def test_proc_is_ours_here() -> None:
+    assert health.proc_is_ours()
+
+
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+        notifier = Notifier()
+        notifier.say("READY=1")
+
+        assert listener.recv(100) == b"READY=1"
+        assert notifier.watchdog_seconds == 10.0
+        # Programs that the agent starts must not speak for it.
+        assert "NOTIFY_SOCKET" not in os.environ
+
+
+def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().say("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    Notifier().say("READY=1")
