@@ -1,0 +1,248 @@
+"""How somebody came into a container, told by the agent on a node of a real cluster."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from lab.cluster.kubeadm import kubectl, kubectl_command
+from lab.cluster.layout import Cluster
+from lab.cluster.lifecycle import cluster
+from lab.images import recipes
+
+ROOT = Path(__file__).parents[2]
+LOG = "var/log/exectrail/advaudit.log"
+CONFIG = "[agent]\ncluster_id = c1\nprobes = full\n"
+POD: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web", "labels": {"app": "web"}},
+    "spec": {
+        "terminationGracePeriodSeconds": 2,
+        "containers": [
+            {
+                "name": "main",
+                "image": recipes.TOOLS,
+                "startupProbe": {"exec": {"command": ["cat", "/etc/hostname"]}},
+                "livenessProbe": {
+                    "exec": {"command": ["cat", "/etc/group"]},
+                    "periodSeconds": 2,
+                },
+                "readinessProbe": {
+                    "exec": {"command": ["cat", "/etc/passwd"]},
+                    "periodSeconds": 2,
+                },
+                "lifecycle": {
+                    "postStart": {"exec": {"command": ["cat", "/etc/shells"]}},
+                    "preStop": {"exec": {"command": ["cat", "/etc/issue"]}},
+                },
+            }
+        ],
+    },
+}
+
+
+@dataclass
+class Watched:
+    """A cluster of one node, and the agent on it."""
+
+    cluster: Cluster
+    read: int = 0
+
+    def on_node(self, command: str) -> str:
+        node = self.cluster.masters[0]
+        return subprocess.run(
+            self.cluster.ssh_command(node, [command]), capture_output=True, text=True, check=True
+        ).stdout
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self.cluster.root(self.cluster.masters[0]) / LOG
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def entry(self, word: str, seconds: float = 20) -> dict[str, Any]:
+        """Wait for the access whose command has the word in it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            entries = [each for each in self.records() if each["kind"] == "Kubernetes"]
+            found = [each for each in entries if word in each["entry.cmdline"]]
+            if found:
+                return found[-1]
+            assert time.monotonic() < deadline, [each["entry.cmdline"] for each in entries]
+            time.sleep(0.2)
+
+    def commands(self, entry: dict[str, Any]) -> list[list[str]]:
+        """Wait for the end of an access; give what was run in it."""
+        deadline = time.monotonic() + 20
+        while True:
+            mine = [each for each in self.records() if each.get("traceId") == entry["traceId"]]
+            if mine[-1]["kind"] == "SessionEnd":
+                return [each["process.args"] for each in mine if each["kind"] == "Command"]
+            assert time.monotonic() < deadline, mine
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    archive = tmp_path_factory.mktemp("agent") / "exectrail-agent.pyz"
+    subprocess.run([sys.executable, ROOT / "packaging/agent.py", "-o", archive], check=True)
+    with cluster("test-entries", masters=1, workers=0) as made:
+        root = made.root(made.masters[0])
+        (root / "root/exectrail-agent.pyz").write_bytes(archive.read_bytes())
+        (root / "root/agent.conf").write_text(CONFIG)
+        seen = Watched(made)
+        # systemd mounts it on machines that are no containers.
+        seen.on_node("mount -t bpf bpf /sys/fs/bpf")
+        seen.on_node(
+            "systemd-run --quiet --unit=agent --property=Delegate=yes --property=Type=notify "
+            "python3 -I /root/exectrail-agent.pyz run --config /root/agent.conf"
+        )
+        kubectl(made, "apply", "-f", "-", stdin=yaml.safe_dump(POD).encode())
+        kubectl(made, "wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+        yield seen
+
+
+def terminal(made: Cluster, *arguments: str) -> None:
+    """Run kubectl with a terminal of its own."""
+    command = shlex.join(kubectl_command(made, *arguments))
+    subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+
+
+def test_kubectl_exec(watched: Watched) -> None:
+    script = "cat /etc/os-release >/dev/null; (cat /etc/fstab | wc -l); exit 3"
+    done = subprocess.run(
+        kubectl_command(watched.cluster, "exec", "web", "--", "bash", "-c", script),
+        capture_output=True,
+        check=False,
+    )
+    entry = watched.entry("os-release")
+
+    assert done.returncode == 3
+    assert entry["entry.type"] == "exec"
+    assert entry["entry.tty"] is False
+    assert entry["kubeObject.operation.kind"] == "PodExec"
+    assert (entry["k8s.pod.namespace"], entry["k8s.pod.name"]) == ("default", "web")
+    assert (entry["k8s.container.name"], entry["k8s.pod.labels"]) == ("main", {"app": "web"})
+    assert sorted(watched.commands(entry)) == sorted(
+        [
+            ["bash", "-c", script],
+            ["cat", "/etc/os-release"],
+            ["cat", "/etc/fstab"],
+            ["wc", "-l"],
+        ]
+    )
+
+
+def test_kubectl_exec_with_a_terminal(watched: Watched) -> None:
+    terminal(watched.cluster, "exec", "-it", "web", "--", "bash", "-c", "cat /etc/debian_version")
+    entry = watched.entry("debian_version")
+
+    assert (entry["entry.type"], entry["entry.tty"]) == ("exec", True)
+    assert entry["process.tty"].startswith("pts/")
+
+
+@pytest.mark.parametrize(
+    ("word", "probe", "kind"),
+    [
+        ("/etc/hostname", "startup", "probe"),
+        ("/etc/group", "liveness", "probe"),
+        ("/etc/passwd", "readiness", "probe"),
+        ("/etc/shells", "postStart", "hook"),
+    ],
+)
+def test_probes_and_hooks(watched: Watched, word: str, probe: str, kind: str) -> None:
+    # The first may come before the API server has told of the pod; those that follow are known.
+    entry = watched.entry(word)
+
+    if probe in {"startup", "postStart"} and entry["entry.type"] == "exec":
+        assert entry["entry.confidence"] < 1
+        return
+    assert entry["entry.type"] == kind
+    assert entry["entry.probe"] == probe
+
+
+def test_copying_both_ways(watched: Watched, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("text")
+    kubectl(watched.cluster, "cp", str(tmp_path / "there"), "web:/tmp/there")
+    kubectl(watched.cluster, "cp", "web:/tmp/there", str(tmp_path / "back"))
+
+    assert (tmp_path / "back").read_text() == "text"
+    assert watched.entry("tar -xmf")["entry.type"] == "copy"
+    assert watched.entry("tar cf")["entry.type"] == "copy"
+
+
+def test_a_container_that_is_run_interactively(watched: Watched) -> None:
+    run = ["run", "visit", "-it", "--rm", "--restart=Never", f"--image={recipes.TOOLS}", "--"]
+    terminal(watched.cluster, *run, "bash", "-c", "sleep 1; cat /etc/nsswitch.conf")
+    entry = watched.entry("nsswitch")
+
+    assert entry["entry.type"] == "interactive-container"
+    assert entry["k8s.pod.name"] == "visit"
+
+
+def test_an_ephemeral_container(watched: Watched) -> None:
+    kubectl(
+        watched.cluster,
+        *("debug", "web", f"--image={recipes.TOOLS}", "--container=helper", "--"),
+        *("bash", "-c", "sleep 1; cat /etc/profile"),
+    )
+    entry = watched.entry("/etc/profile")
+
+    assert entry["entry.type"] == "ephemeral-container"
+    assert (entry["k8s.pod.name"], entry["k8s.container.name"]) == ("web", "helper")
+
+
+def test_from_the_node_by_nsenter(watched: Watched) -> None:
+    pid = watched.on_node(
+        "for p in /proc/[0-9]*; do"
+        " tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -qx 'sleep infinity ' && echo ${p#/proc/};"
+        " done | head -1"
+    ).strip()
+    assert pid, watched.on_node("ps ax")
+    watched.on_node(f"nsenter -t {pid} -m -p -u -n -- cat /proc/version >/dev/null")
+    entry = watched.entry("/proc/version")
+
+    assert entry["entry.type"] == "nsenter"
+    assert entry["k8s.pod.name"] == "web"
+
+
+def test_what_a_workload_does_by_itself_is_no_access(watched: Watched) -> None:
+    entries = {each["entry.cmdline"] for each in watched.records() if each["kind"] == "Kubernetes"}
+
+    assert not [each for each in entries if "kube-" in each or "/pause" in each or "etcd" in each]
+
+
+def test_a_hook_at_the_end(watched: Watched) -> None:
+    kubectl(watched.cluster, "delete", "pod", "web", "--timeout=60s")
+    entry = watched.entry("/etc/issue")
+
+    assert (entry["entry.type"], entry["entry.probe"]) == ("hook", "preStop")
+
+
+def test_every_line_is_what_its_schema_says_and_nothing_is_missing(watched: Watched) -> None:
+    watched.on_node("python3 -I /root/exectrail-agent.pyz status --config /root/agent.conf")
+    records = watched.records()
+    for record in records:
+        path = ROOT / f"docs/reference/records/{record['kind'].lower()}.schema.json"
+        Draft202012Validator(json.loads(path.read_text())).validate(record)
+
+    assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+    assert [record for record in records if record["kind"] == "Loss"] == []
+    assert "canary" in {record.get("health.cause") for record in records}
