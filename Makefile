@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export ANSIBLE_NOCOLOR ?=
 
+MACHINES := tests/e2e/test_lab_vm.py tests/e2e/test_preflight.py
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo agent test test-unit lint mutation bench collection lab-clean clean
 
@@ -30,7 +32,7 @@ help: ## Show what can be made
 
 setup: .venv/.developers ## Make the Python environment in .venv
 
-demo: .venv/.users ## Check nodes, turn on an audit policy, find an exec (half an hour the first time)
+demo: .venv/.users agent ## Check nodes, audit a cluster, show a session (half an hour the first time)
 	@$(BIN)/python -m lab demo
 
 # The agent needs nothing of .venv: it is built from its sources, with clang.
@@ -47,8 +49,10 @@ test: lint test-unit agent ## Set up everything and run every gate and test
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest tests/integration
-	@echo "== end-to-end tests (virtual machines)"
-	@$(BIN)/pytest tests/e2e
+	@echo "== end-to-end tests on clusters, two at a time"
+	@$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(foreach file,$(MACHINES),--ignore=$(file))
+	@echo "== end-to-end tests on virtual machines, whose clocks bear no neighbours"
+	@$(BIN)/pytest $(MACHINES)
 
 test-unit: .venv/.developers ## Run the tests that need nothing but Python (under a minute)
 	@echo "== unit tests"

@@ -1,4 +1,4 @@
-"""`python -m lab demo`: nodes checked, an audit policy turned on, an exec seen in its log."""
+"""`python -m lab demo`: nodes checked, a cluster audited, and who entered a pod seen."""
 
 import json
 import subprocess
@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import yaml
 
-from lab.cluster.kubeadm import kubectl
+from lab.cluster.kubeadm import kubectl, kubectl_command
+from lab.cluster.layout import Cluster
 from lab.cluster.lifecycle import cluster
 from lab.errors import LabError
 from lab.images import recipes
@@ -19,12 +20,13 @@ from lab.vm.machine import machine
 
 _CHECKOUT = Path(__file__).parents[1]
 _REPORTS = _CHECKOUT / "reports" / "demo"
+_SCRIPT = "id; cat /etc/os-release | grep NAME; ls /root/.ssh"
 _FAULTS = ("resolv-conf-file", "upgrades-config", "cpfs-fstab", "clock-unsynchronised")
 
 
 @click.command()
 def demo() -> None:
-    """Check a fit and an unfit machine; turn a cluster's audit policy on, and see an exec."""
+    """Check a fit and an unfit machine; audit a cluster, and see who entered a pod."""
     started = time.monotonic()
     _check_nodes()
     _audit_cluster()
@@ -57,10 +59,13 @@ def _audit_cluster() -> None:
         inventory = _inventory("cluster", made.inventory())
         if _play("audit_policy", inventory, f"audit_policy_report_dir={_REPORTS}/audit-policy"):
             raise LabError("the audit policy should be in force by now")
-        kubectl(made, "run", "web", f"--image={recipes.BUSYBOX}")
+        if _play("exec_agent", inventory, "exec_agent_cluster_id=demo"):
+            raise LabError("the agent should be on every node by now")
+        kubectl(made, "run", "web", f"--image={recipes.TOOLS}")
         kubectl(made, "wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
-        click.echo("== kubectl exec web -- sh -c 'id; ls /'")
-        click.echo(kubectl(made, "exec", "web", "--", "sh", "-c", "id; ls /"), nl=False)
+        click.echo(f"== kubectl exec web -- bash -c '{_SCRIPT}'")
+        command = kubectl_command(made, "exec", "web", "--", "bash", "-c", _SCRIPT)
+        subprocess.run(command, check=False)
         log = made.root(made.masters[0]) / "var/log/kubernetes/kubernetes.audit"
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         found = [line for line in lines if (line.get("objectRef") or {}).get("name") == "web"]
@@ -71,6 +76,21 @@ def _audit_cluster() -> None:
         for name in ("requestReceivedTimestamp", "user", "verb", "requestURI", "sourceIPs"):
             value = found[0][name]
             click.echo(f"     {name}: {value['username'] if name == 'user' else value}")
+        click.echo("== What the agent on the node says of it (exectrail-agent tail --tree):")
+        click.echo(_session(made), nl=False)
+
+
+def _session(made: Cluster) -> str:
+    """Give the sessions that the agent of the pod's node has seen; the last one just ended."""
+    command = made.ssh_command(made.workers[0], ["exectrail-agent", "tail", "--tree"])
+    deadline = time.monotonic() + 20
+    while True:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        if "default/web" in shown and "(still open)" not in shown:
+            return shown
+        if time.monotonic() > deadline:
+            raise LabError(f"the agent should have seen the exec: {shown}")
+        time.sleep(0.5)
 
 
 def _inventory(name: str, hosts: dict[str, object]) -> Path:

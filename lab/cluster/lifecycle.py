@@ -142,6 +142,8 @@ def _await_boot(cluster: Cluster, node: Node) -> None:
                 raise LabError(f"{node.name} does not answer ssh: {problem}") from problem
         time.sleep(0.1)
     podman.execute(cluster.container(node), "systemctl", "is-active", "--wait", "containerd")
+    # systemd does so on machines that are no containers.
+    podman.execute(cluster.container(node), "mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
 
 
 def clusters() -> list[tuple[Cluster, dict[str, bool]]]:

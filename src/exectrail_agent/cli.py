@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -184,25 +185,31 @@ def _tail(asked: argparse.Namespace) -> int:
     settings = config.load(asked.config)
     path = Path(settings.get("log", "folder")) / LOG
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            lines = stream.readlines()
-            if asked.tree:
-                print(render(_records(lines)), end="")
-                return 0
-            for line in lines[-asked.lines :] if asked.lines else []:
-                _show(line)
-            while asked.follow:
-                line = stream.readline()
-                if line:
-                    _show(line)
-                elif _rotated(path, stream.fileno()):
-                    return _tail(asked)
-                else:
-                    sys.stdout.flush()
-                    time.sleep(0.5)
+        while _shown_to_its_end(path, asked):
+            pass
     except OSError as error:
         raise LogError(f"{path} can't be read: {error.strerror}") from error
     return 0
+
+
+def _shown_to_its_end(path: Path, asked: argparse.Namespace) -> bool:
+    """Show a file as asked; say whether another has taken its place meanwhile."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        if asked.tree:
+            print(render(_records(stream)), end="")
+            return False
+        for line in deque(stream, max(0, asked.lines)):
+            _show(line)
+        while asked.follow:
+            line = stream.readline()
+            if line:
+                _show(line)
+            elif _rotated(path, stream.fileno()):
+                return True
+            else:
+                sys.stdout.flush()
+                time.sleep(0.5)
+    return False
 
 
 def _rotated(path: Path, descriptor: int) -> bool:
@@ -213,7 +220,7 @@ def _rotated(path: Path, descriptor: int) -> bool:
     return (now.st_dev, now.st_ino) != (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino)
 
 
-def _records(lines: list[str]) -> Iterator[dict[str, Any]]:
+def _records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)

@@ -102,8 +102,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         (root / "root/exectrail-agent.pyz").write_bytes(archive.read_bytes())
         (root / "root/agent.conf").write_text(CONFIG)
         seen = Watched(made)
-        # systemd mounts it on machines that are no containers.
-        seen.on_node("mount -t bpf bpf /sys/fs/bpf")
         seen.on_node(
             "systemd-run --quiet --unit=agent --property=Delegate=yes --property=Type=notify "
             "python3 -I /root/exectrail-agent.pyz run --config /root/agent.conf"

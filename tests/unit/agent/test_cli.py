@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exectrail_agent import cli, health
+from exectrail_agent import cli, config, health
 from exectrail_agent.agent import LOG
 from exectrail_agent.config import Config
 from exectrail_agent.events import Sensor, SensorError
@@ -107,6 +107,23 @@ def test_tail_shows_the_newest_lines_as_text(
     assert capsys.readouterr().out == ""
 
 
+def test_a_log_is_followed_over_its_rotation(conf: str, tmp_path: Path) -> None:
+    log = tmp_path / "log" / LOG
+    log.write_text("1\n")
+    command = [sys.executable, "-m", "exectrail_agent", "tail", "--follow", "--config", conf]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout
+        try:
+            assert follower.stdout.readline() == "1\n"
+            with log.open("a") as file:
+                file.write("2\n")
+            log.rename(tmp_path / "log" / f"{LOG}.1")
+            log.write_text("3\n")
+            assert [follower.stdout.readline() for _ in range(2)] == ["2\n", "3\n"]
+        finally:
+            follower.kill()
+
+
 def test_trees_pass_over_what_is_no_record(
     conf: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +175,7 @@ def _sensors(monkeypatch: pytest.MonkeyPatch, *working: str) -> list[tuple[str, 
 
 
 def _settings(text: str) -> Config:
-    return cli.config.parse(text)
+    return config.parse(text)
 
 
 def test_bpf_comes_first_and_audit_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,245 @@
+"""The agent as a whole on this machine's kernel: the zipapp with a configuration of its own.
+
+Other people's containers run here meanwhile, so the tests look at their own alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_agent_bpf import bpffs
+from tests.integration.test_agent_containers import Podman, needs_podman, podman
+
+ROOT = Path(__file__).parents[2]
+__all__ = ["bpffs", "podman"]
+pytestmark = [
+    needs_podman,
+    pytest.mark.skipif(
+        not Path("/sys/kernel/btf/vmlinux").exists(), reason="needs a kernel with BTF"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("build") / "exectrail-agent.pyz"
+    build = [sys.executable, str(ROOT / "packaging/agent.py"), "-o", str(path)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(done.stderr)
+    return path
+
+
+@dataclass
+class Service:
+    """An agent, started and restarted by hand."""
+
+    archive: Path
+    folder: Path
+    pins: Path
+    log: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "agent.conf"
+
+    def configure(self, **more: str) -> None:
+        places = f"runtime = {self.folder}/run\nstate = {self.folder}/state\n"
+        self.conf.write_text(
+            f"[bpf]\npins = {self.pins}\nring_mb = 1\n[paths]\n{places}"
+            f"[kubernetes]\npods = off\n[log]\nfolder = {self.log}\nmax_size_mb = 1\n"
+            f"[health]\ncanary_seconds = {more.get('canary_seconds', '300')}\n"
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-I", str(self.archive), *words, "--config", str(self.conf)]
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, check=False, timeout=30
+        )
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(self.command("run", *options), stderr=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        self.until(lambda: self.status().get("pid") == process.pid and self.status()["canary"])
+        return process
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.processes[-1].send_signal(number)
+        return self.processes[-1].wait(15)
+
+    def status(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads((self.folder / "run/status.json").read_text())
+            return found
+        return {}
+
+    def is_well(self) -> bool:
+        """Whether it has nothing to complain of but what root of this machine may not do either."""
+        asked = self.ask("status")
+        reasons = self.status()["reasons"]
+        others = [reason for reason in reasons if not reason.startswith("processes: ")]
+        return asked.returncode == bool(reasons) and not others
+
+    def records(self) -> list[dict[str, Any]]:
+        text = (self.log / "advaudit.log").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def commands(self, word: str) -> list[dict[str, Any]]:
+        """What was run with a word among its arguments."""
+        return [
+            record
+            for record in self.records()
+            if record["kind"] == "Command" and word in record["process.args"]
+        ]
+
+    def until(self, holds: Callable[[], Any], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            died = [one for one in self.processes[-1:] if one.poll() is not None]
+            assert not died, died[0].stderr and died[0].stderr.read()
+            assert time.monotonic() < deadline, self.status()
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def service(archive: Path, bpffs: Path, tmp_path: Path) -> Iterator[Service]:
+    made = Service(archive, tmp_path, bpffs / "exectrail", tmp_path / "log")
+    made.configure()
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+    made.ask("unpin")
+
+
+@pytest.fixture
+def container(podman: Podman) -> str:
+    name, _ = podman.create("loop")
+    podman("start", name)
+    return name
+
+
+def enter(podman: Podman, container: str, word: str) -> None:
+    podman("exec", container, "/usr/bin/true", word)
+
+
+def test_a_session_is_recorded_and_shown(service: Service, podman: Podman, container: str) -> None:
+    service.start()
+    enter(podman, container, "first")
+    service.until(lambda: service.commands("first"))
+
+    (access,) = [
+        one
+        for one in service.records()
+        if one.get("container.name") == container and one["kind"] == "Kubernetes"
+    ]
+    assert access["traceId"] == service.commands("first")[0]["traceId"]
+    assert "/usr/bin/true first" in service.ask("tail", "--tree").stdout
+    assert service.is_well()
+    assert service.end() == 0
+    assert service.ask("status").returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_happens_while_it_is_away_is_recorded(
+    service: Service, podman: Podman, container: str, number: int
+) -> None:
+    service.start()
+    enter(podman, container, "before")
+    service.until(lambda: service.commands("before"))
+    service.end(number)
+    enter(podman, container, "meanwhile")
+    service.start()
+    enter(podman, container, "after")
+    service.until(lambda: service.commands("after"))
+
+    for word in ("before", "meanwhile", "after"):
+        assert len(service.commands(word)) == 1, word
+    numbers = [record["seq"] for record in service.records()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert service.status()["restarts"] == 1
+
+
+def test_run_unpin_and_unpin_leave_nothing(service: Service) -> None:
+    service.start("--unpin")
+    assert service.pins.exists()
+    service.end()
+    assert not service.pins.exists()
+    service.start()
+    assert service.ask("unpin").returncode == 69
+    service.end()
+    assert service.pins.exists()
+    assert service.ask("unpin").returncode == 0
+    assert not service.pins.exists()
+
+
+def test_a_self_test_beside_it_disturbs_nothing(service: Service) -> None:
+    service.start()
+    beside = service.ask("self-test")
+
+    assert beside.returncode == 0, beside.stderr
+    assert beside.stdout.startswith("bpf: a program of our own was seen after")
+    assert not list(service.pins.parent.glob("*self-test*"))
+    assert service.is_well()
+
+
+def test_a_second_agent_is_refused(service: Service) -> None:
+    service.start()
+    second = service.ask("run")
+
+    assert second.returncode == 69
+    assert "another agent" in second.stderr
+    assert service.is_well()
+
+
+def test_a_full_disk_degrades_it_until_there_is_room(
+    service: Service, podman: Podman, container: str
+) -> None:
+    service.log.mkdir()
+    size = ["-o", "size=64k,mode=0700"]
+    subprocess.run(["mount", "-t", "tmpfs", *size, "exectrail-test", service.log], check=True)
+    try:
+        service.start()
+        filler = service.log / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for number in range(12):
+            enter(podman, container, f"full-{number}")
+        service.until(lambda: not service.is_well())
+        degraded = service.ask("status")
+        filler.unlink()
+        service.until(lambda: service.commands("full-11"), 40)
+        service.end()
+    finally:
+        subprocess.run(["umount", service.log], check=True)
+
+    assert degraded.returncode == 1
+    assert "there is no room" in degraded.stdout
+
+
+def test_self_tests_are_repeated(service: Service) -> None:
+    service.configure(canary_seconds="5")
+    service.start()
+    first = service.status()["canary"]
+    service.until(lambda: service.status()["canary"] > first)
+
+    found = [one for one in service.records() if one.get("health.cause") == "canary"]
+    assert len(found) == 2
