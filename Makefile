@@ -49,8 +49,8 @@ test: lint test-unit agent ## Set up everything and run every gate and test
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest tests/integration
-	@echo "== end-to-end tests on clusters, two at a time"
-	@$(BIN)/pytest -n 2 --dist loadfile tests/e2e $(foreach file,$(MACHINES),--ignore=$(file))
+	@echo "== end-to-end tests on clusters, three at a time"
+	@$(BIN)/pytest -n 3 --dist loadfile tests/e2e $(foreach file,$(MACHINES),--ignore=$(file))
 	@echo "== end-to-end tests on virtual machines, whose clocks bear no neighbours"
 	@$(BIN)/pytest $(MACHINES)
 
