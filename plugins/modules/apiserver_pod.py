@@ -13,7 +13,7 @@ short_description: Read and change the static pod of the Kubernetes API server
 version_added: 0.1.0
 author: Exectrail contributors
 description:
-  - Part of the role M(exectrail.audit.audit_policy), which decides on the controller what is to
+  - Part of the role C(exectrail.audit.audit_policy), which decides on the controller what is to
     change. A play has no use for it by itself.
   - With O(do=read) reports manifest, policy file, log folder, the running server and its answers;
     nothing is written.

@@ -6,7 +6,7 @@ module: audit_policy_run
 short_description: Open and decide a roll-out of the audit policy on the controller
 version_added: 0.1.0
 description:
-  - Part of the role M(exectrail.audit.audit_policy). O(stage=begin) checks the whole request before
+  - Part of the role C(exectrail.audit.audit_policy). O(stage=begin) checks the whole request before
     any master is touched. O(stage=plan) decides from what M(exectrail.audit.apiserver_pod) has read
     what is to change on each master, and refuses if any master could not take it.
   - Runs on the controller whatever the host is; use it with C(run_once).
