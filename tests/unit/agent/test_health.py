@@ -56,9 +56,14 @@ def test_a_dead_agent_is_down(tmp_path: Path) -> None:
 
 
 def test_the_number_of_another_process_is_no_agent(tmp_path: Path) -> None:
-    health.write(Status(pid=1, written=time.time()), tmp_path)
+    with subprocess.Popen(["/bin/sleep", "30"]) as other:
+        while b"sleep" not in Path(f"/proc/{other.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
+        health.write(Status(pid=other.pid, written=time.time()), tmp_path)
+        code = health.read(tmp_path, time.time())[1]
+        other.kill()
 
-    assert health.read(tmp_path, time.time())[1] == 2
+    assert code == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"nonsense": 1}', "\xff"])
