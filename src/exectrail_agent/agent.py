@@ -77,12 +77,13 @@ class Agent:
         self._state_word = ""
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT."""
+        """Work until SIGTERM or SIGINT; SIGUSR1 asks for a self-test."""
         parts = self._parts
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGUSR1, self._prove_now)
         poll = select.epoll()
         for descriptor in (reader, parts.sensor.fileno(), parts.index.fileno()):
             poll.register(descriptor, select.EPOLLIN)
@@ -184,7 +185,9 @@ class Agent:
     def _pause(self) -> float:
         """Seconds until something is due."""
         now = self._now()
-        times = [self._due["status"], self._due["canary"]]
+        times = [self._due["status"]]
+        if not self._canary.flying:
+            times.append(self._due["canary"])
         due = self._parts.tracker.next_due()
         if due is not None:
             times.append(due)
@@ -269,6 +272,10 @@ class Agent:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+
+    def _prove_now(self, *_: object) -> None:
+        """Make the self-test at once: somebody wants to know what is true now."""
+        self._due["canary"] = 0.0
 
     def _now(self) -> float:
         return self._clock.now() / 1e9
