@@ -19,14 +19,14 @@ from exectrail_agent.config import Config
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.containers.kubelet import KubeletPods, api_server
 from exectrail_agent.events import ExecEvent, Sensor
-from exectrail_agent.ids import IdSource
-from exectrail_agent.ledger import Ledger
-from exectrail_agent.loss import LossAccountant
-from exectrail_agent.narrator import Outcome
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.ledger import Ledger
+from exectrail_agent.log.loss import LossAccountant
+from exectrail_agent.log.records import NodeIdentity, Record
+from exectrail_agent.log.writer import RecordWriter
 from exectrail_agent.notify import Notifier
-from exectrail_agent.records import NodeIdentity, Record
-from exectrail_agent.sessions import SessionTracker
-from exectrail_agent.writer import RecordWriter
+from exectrail_agent.sessions.narrator import Outcome
+from exectrail_agent.sessions.tracker import SessionTracker
 
 _STATUS_SECONDS = 5.0
 _SECOND = 1.0

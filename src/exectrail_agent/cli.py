@@ -15,14 +15,14 @@ from typing import Any
 
 from exectrail_agent import __version__, config, health
 from exectrail_agent.agent import LOG, Agent
+from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.bpf.pins import remove_pins
+from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.canary import Canary, CanaryError
 from exectrail_agent.config import Config, ConfigError
 from exectrail_agent.events import Sensor, SensorError
-from exectrail_agent.logfiles import LogError
+from exectrail_agent.log.logfiles import LogError
 from exectrail_agent.notify import Notifier
-from exectrail_agent.sensor_audit import AuditSensor
-from exectrail_agent.sensor_bpf import BpfSensor
 from exectrail_agent.tree import render, visible
 
 EXIT_UNAVAILABLE = 69

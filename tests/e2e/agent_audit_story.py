@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 
-from exectrail_agent.audit_control import AuditControl
+from exectrail_agent.audit.control import AuditControl
+from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
-from exectrail_agent.sensor_audit import AuditSensor
 
 SESSION = ["unshare", "--mount", "sh", "-c"]
 

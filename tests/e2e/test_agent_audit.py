@@ -226,7 +226,7 @@ def test_immutable_rules_without_execs_are_refused_with_what_to_do(alone: Machin
     """The last of this machine: only a restart would undo it."""
     alone.run(
         "cd /root/agent && python3 -c '"
-        "from exectrail_agent.audit_control import AuditControl, ENABLED, Status; "
+        "from exectrail_agent.audit.control import AuditControl, ENABLED, Status; "
         "AuditControl().change(ENABLED, Status(enabled=2))'"
     )
 

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from exectrail_agent.bpf import pins
+from exectrail_agent.bpf.libbpf import BpfError, Libbpf
+from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
-from exectrail_agent.libbpf import BpfError, Libbpf
-from exectrail_agent.sensor_bpf import BpfSensor
 
 ROOT = Path(__file__).parents[2]
 STORM = Path(__file__).with_name("exec_storm.c")
@@ -514,7 +514,7 @@ NODE = """
 import json, subprocess, sys, time
 sys.path.insert(0, {source!r})
 from exectrail_agent.events import ExecEvent
-from exectrail_agent.sensor_bpf import BpfSensor
+from exectrail_agent.bpf.sensor import BpfSensor
 def begin(**options):
     sensor = BpfSensor(folder="/nowhere", code=open({code!r}, "rb").read(), **options)
     print("ready", flush=True)
@@ -772,7 +772,7 @@ def test_without_the_rights_it_says_which_are_needed(code: bytes, tmp_path: Path
     script = f"""
         import sys
         sys.path.insert(0, {str(ROOT / "src")!r})
-        from exectrail_agent.sensor_bpf import BpfSensor, SensorError
+        from exectrail_agent.bpf.sensor import BpfSensor, SensorError
         try:
             BpfSensor(folder="/nowhere", code=open({str(kernel_half)!r}, "rb").read())
         except SensorError as error:

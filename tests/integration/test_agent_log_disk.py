@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from exectrail_agent import writer as writer_module
-from exectrail_agent.logfiles import LogError
-from exectrail_agent.writer import RecordWriter
+from exectrail_agent.log import writer as writer_module
+from exectrail_agent.log.logfiles import LogError
+from exectrail_agent.log.writer import RecordWriter
 from tests.unit.agent.test_writer import MAKER, accounted, commands, read
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.index import ContainerIndex
-from exectrail_agent.ids import IdSource
-from exectrail_agent.narrator import Outcome
-from exectrail_agent.records import Record
-from exectrail_agent.sensor_bpf import BpfSensor
-from exectrail_agent.sessions import SessionTracker
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.records import Record
+from exectrail_agent.sessions.narrator import Outcome
+from exectrail_agent.sessions.tracker import SessionTracker
 from tests.integration.test_agent_bpf import bpffs, code
 from tests.integration.test_agent_containers import Podman, needs_podman, podman
 from tests.unit.agent.world import NODE, check

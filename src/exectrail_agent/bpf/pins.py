@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from exectrail_agent.bpf.layout import LAYOUT, LOSSES, MARK_SIZE, SESSION_SIZE
+from exectrail_agent.bpf.libbpf import MAP_ARRAY, BpfError, Libbpf
 from exectrail_agent.bpf.surroundings import is_bpffs, read_mounts
 from exectrail_agent.events import SensorError
-from exectrail_agent.libbpf import MAP_ARRAY, BpfError, Libbpf
 
 LINKS = {
     "on_exec": "sched_process_exec",

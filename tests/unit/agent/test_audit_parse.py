@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exectrail_agent.audit_exec import Sighting, complete, terminal
-from exectrail_agent.audit_parse import (
+from exectrail_agent.audit.execve import Sighting, complete, terminal
+from exectrail_agent.audit.lineage import Process
+from exectrail_agent.audit.parse import (
     CWD,
     END,
     EXECVE,
@@ -28,9 +29,8 @@ from exectrail_agent.audit_parse import (
     stamp,
     text_of,
 )
-from exectrail_agent.audit_rules import calls
+from exectrail_agent.audit.rules import calls
 from exectrail_agent.events import ExecEvent, Task
-from exectrail_agent.lineage import Process
 
 CORPUS = Path(__file__).parents[2] / "fixtures" / "agent" / "audit" / "debian11-5.10.txt"
 WORKING_FOLDER = "/tmp/wörk dir".encode()  # noqa: S108  as it was when the lines were recorded

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exectrail_agent import netlink, proc_connector
-from exectrail_agent.audit_control import FoundSettings, Status, settings, status_of
-from exectrail_agent.audit_rules import (
+from exectrail_agent import netlink
+from exectrail_agent.audit import connector as proc_connector
+from exectrail_agent.audit.connector import Exec, Exit, Fork, decode
+from exectrail_agent.audit.control import FoundSettings, Status, settings, status_of
+from exectrail_agent.audit.rules import (
     ALWAYS,
     EXIT_FILTER,
     NEVER,
@@ -25,7 +27,6 @@ from exectrail_agent.audit_rules import (
     wanted,
 )
 from exectrail_agent.events import SensorError
-from exectrail_agent.proc_connector import Exec, Exit, Fork, decode
 
 NATIVE, OTHER = wanted("x86_64")
 ARCHITECTURE, SUCCESS, KEY = NATIVE.fields

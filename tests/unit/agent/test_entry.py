@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from exectrail_agent.containers.model import Container, Pod, Probe
-from exectrail_agent.crossing import cross
-from exectrail_agent.entry import Entry, IntervalWatch, classify, ids_of
 from exectrail_agent.events import ExecEvent
+from exectrail_agent.sessions.crossing import cross
+from exectrail_agent.sessions.entry import Entry, IntervalWatch, classify, ids_of
 from tests.unit.agent.world import (
     SECOND,
     WEB,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exectrail_agent.processes import parent_of, scan_proc
+from exectrail_agent.sessions.processes import parent_of, scan_proc
 from tests.unit.agent.world import HOST_MOUNT, HOST_PID, WEB, Index, check, tracker
 
 INSIDE = (WEB.cgroup, WEB.mount_namespace, WEB.pid_namespace)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container, Pod
-from exectrail_agent.escape import clean, to_bytes, to_text
-from exectrail_agent.ids import IdSource
-from exectrail_agent.program import fields, terminal
-from exectrail_agent.records import body, line
+from exectrail_agent.log.escape import clean, to_bytes, to_text
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.records import body, line
+from exectrail_agent.sessions.program import fields, terminal
 from tests.unit.agent.world import (
     SECOND,
     WEB,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from exectrail_agent import sessions
 from exectrail_agent.containers.model import Container
 from exectrail_agent.events import ExitEvent, LiveSession
-from exectrail_agent.sessions import SessionTracker
+from exectrail_agent.sessions import tracker as sessions
+from exectrail_agent.sessions.tracker import SessionTracker
 from tests.unit.agent.world import (
     RUNC,
     SECOND,

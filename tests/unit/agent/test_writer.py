@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exectrail_agent import writer as writer_module
-from exectrail_agent.ids import IdSource
-from exectrail_agent.ledger import Ledger
-from exectrail_agent.logfiles import LogError, execs_in
-from exectrail_agent.loss import LossAccountant
-from exectrail_agent.records import Lost, Record, RecordMaker
-from exectrail_agent.writer import RecordWriter
+from exectrail_agent.log import writer as writer_module
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.ledger import Ledger
+from exectrail_agent.log.logfiles import LogError, execs_in
+from exectrail_agent.log.loss import LossAccountant
+from exectrail_agent.log.records import Lost, Record, RecordMaker
+from exectrail_agent.log.writer import RecordWriter
 from tests.unit.agent.world import (
     NODE,
     SECOND,
@@ -325,7 +325,7 @@ KILLED = """
 import os, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from exectrail_agent.ledger import Ledger
+from exectrail_agent.log.ledger import Ledger
 from tests.unit.agent.test_writer import MAKER, NODE, RecordWriter, commands
 ledger = Ledger(Path(sys.argv[1]), NODE.boot)
 log = RecordWriter(Path(sys.argv[2]), MAKER, ledger=ledger)

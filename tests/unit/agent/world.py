@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container, Pod, Probe
 from exectrail_agent.events import UNSET_LOGIN_UID, EndEvent, ExecEvent, ExitEvent, Task
-from exectrail_agent.ids import IdSource
-from exectrail_agent.narrator import Outcome
-from exectrail_agent.records import NodeIdentity, Record, body, line
-from exectrail_agent.sessions import SessionTracker
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.records import NodeIdentity, Record, body, line
+from exectrail_agent.sessions.narrator import Outcome
+from exectrail_agent.sessions.tracker import SessionTracker
 
 SCHEMAS = Path(__file__).parents[3] / "docs/reference/records"
 NODE = NodeIdentity("c1", "node-1", "10.0.0.7", "3f2a91c0-7b1e-4c55-9d2b-6a1f0e8d7c6b")

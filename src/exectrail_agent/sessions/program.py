@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exectrail_agent.escape import to_text
 from exectrail_agent.events import ExecEvent, Task
+from exectrail_agent.log.escape import to_text
 
 _MULTICALL = {b"busybox", b"toybox", b"coreutils"}
 _UNNAMED = (b"/proc/", b"/dev/fd/")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from exectrail_agent.containers.model import Container
-from exectrail_agent.crossing import ContainerLookup
 from exectrail_agent.events import LiveSession, Task
+from exectrail_agent.sessions.crossing import ContainerLookup
 
 _STAT_SIZE = 4096
 _HOPS = 128

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from exectrail_agent.audit_exec import task_at
+from exectrail_agent.audit.execve import task_at
+from exectrail_agent.audit.lineage import Lineage, Process
+from exectrail_agent.audit.places import Place, ProcReader
 from exectrail_agent.events import Task
-from exectrail_agent.lineage import Lineage, Process
-from exectrail_agent.proc_places import Place, ProcReader
 
 _PLACE_SECONDS = 1.0
 _KTHREADD = 2

@@ -10,13 +10,13 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 
-from exectrail_agent.audit_log import AuditLog
-from exectrail_agent.audit_parse import CONFIG_CHANGE, REPLACE, Assembler, Stamp
-from exectrail_agent.audit_rules import ARCHITECTURES, calls, wanted
-from exectrail_agent.audit_trace import Trace
+from exectrail_agent.audit.connector import ProcConnector
+from exectrail_agent.audit.log import AuditLog
+from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Stamp
+from exectrail_agent.audit.places import ProcReader
+from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
+from exectrail_agent.audit.trace import Trace
 from exectrail_agent.events import Event, LiveSession, SensorError
-from exectrail_agent.proc_connector import ProcConnector
-from exectrail_agent.proc_places import ProcReader
 
 FOUND_FILE = "/run/exectrail/audit-found.json"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container
-from exectrail_agent.escape import clean, to_text
-from exectrail_agent.ids import IdSource
+from exectrail_agent.log.escape import clean, to_text
+from exectrail_agent.log.ids import IdSource
 
 COMMAND = "Command"
 LOSS = "Loss"

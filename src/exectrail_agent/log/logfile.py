@@ -8,9 +8,10 @@ import fcntl
 import os
 from pathlib import Path
 
-from exectrail_agent import logfiles, state
-from exectrail_agent.logfiles import Extent, LogError, older
-from exectrail_agent.records import Lost
+from exectrail_agent import state
+from exectrail_agent.log import logfiles
+from exectrail_agent.log.logfiles import Extent, LogError, older
+from exectrail_agent.log.records import Lost
 
 
 class LogFile:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exectrail_agent import session
-from exectrail_agent.crossing import ContainerLookup, Crossing, Way, join
 from exectrail_agent.events import ExecEvent, LiveSession, Task
-from exectrail_agent.session import Session, State
+from exectrail_agent.sessions import session
+from exectrail_agent.sessions.crossing import ContainerLookup, Crossing, Way, join
+from exectrail_agent.sessions.session import Session, State
 
 _SAVED = 1024
 

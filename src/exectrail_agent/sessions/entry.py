@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from exectrail_agent.containers.model import Container
-from exectrail_agent.crossing import Crossing, Way, is_monitor, is_runtime, looks_ephemeral
 from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent
-from exectrail_agent.program import arguments, base, runtime_name
+from exectrail_agent.sessions.crossing import Crossing, Way, is_monitor, is_runtime, looks_ephemeral
+from exectrail_agent.sessions.program import arguments, base, runtime_name
 
 _AUDIT_ID = b"KUBERNETES_EXEC_AUDIT_ID"
 _SPO_UID = b"SPO_EXEC_REQUEST_UID"

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exectrail_agent.audit_parse import ARGV_END, Call, number_of, text_of
+from exectrail_agent.audit.lineage import Process
+from exectrail_agent.audit.parse import ARGV_END, Call, number_of, text_of
+from exectrail_agent.audit.places import Place
 from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
-from exectrail_agent.lineage import Process
-from exectrail_agent.proc_places import Place
 
 _CLOCK_SLACK = 50_000_000  # Audit's clock is coarse, and may be set.
 _TERMINAL = re.compile(rb"([a-zA-Z]+)(\d{1,7})")

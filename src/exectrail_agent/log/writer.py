@@ -8,10 +8,10 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from exectrail_agent.ledger import Ledger
-from exectrail_agent.logfile import LogFile
-from exectrail_agent.loss import Unwritten
-from exectrail_agent.records import Lost, Record, RecordMaker, body, line
+from exectrail_agent.log.ledger import Ledger
+from exectrail_agent.log.logfile import LogFile
+from exectrail_agent.log.loss import Unwritten
+from exectrail_agent.log.records import Lost, Record, RecordMaker, body, line
 
 _BATCH = 1024 * 1024
 _BACKLOG = 8 * 1024 * 1024

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from exectrail_agent import audit_control as control
-from exectrail_agent.audit_control import AuditControl, FoundSettings, Status
-from exectrail_agent.audit_parse import PROCTITLE
-from exectrail_agent.audit_rules import (
+from exectrail_agent.audit import control
+from exectrail_agent.audit.control import AuditControl, FoundSettings, Status
+from exectrail_agent.audit.parse import PROCTITLE
+from exectrail_agent.audit.rules import (
     Rule,
     may_hide,
     missing,

@@ -11,14 +11,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Union
 
-from exectrail_agent.audit_exec import Sighting, Sightings, complete, without_records
-from exectrail_agent.audit_parse import Call
-from exectrail_agent.audit_rules import CROSSINGS
+from exectrail_agent.audit.connector import Exec, Exit, Fork, ProcEvent
+from exectrail_agent.audit.execve import Sighting, Sightings, complete, without_records
+from exectrail_agent.audit.kin import Kin
+from exectrail_agent.audit.lineage import Lineage, Process
+from exectrail_agent.audit.parse import Call
+from exectrail_agent.audit.places import Place, ProcReader, to_tick
+from exectrail_agent.audit.rules import CROSSINGS
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, LiveSession
-from exectrail_agent.kin import Kin
-from exectrail_agent.lineage import Lineage, Process
-from exectrail_agent.proc_connector import Exec, Exit, Fork, ProcEvent
-from exectrail_agent.proc_places import Place, ProcReader, to_tick
 
 PATIENCE_SECONDS = 3.0
 _SAME_START = 50_000_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exectrail_agent.events import Event, ExecEvent, Task
-from exectrail_agent.flood import Flood
+from exectrail_agent.sessions.flood import Flood
 
 _PROCESSES = 16384
 _SAVED = 256

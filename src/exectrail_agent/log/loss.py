@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from exectrail_agent.records import Lost, Record, RecordMaker
+from exectrail_agent.log.records import Lost, Record, RecordMaker
 
 _EXECS = "exec-"
 _RING_FULL = "ring-full"

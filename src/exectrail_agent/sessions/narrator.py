@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from exectrail_agent.containers.model import Container
-from exectrail_agent.crossing import Crossing
-from exectrail_agent.entry import Entry, ids_of
-from exectrail_agent.escape import to_text
 from exectrail_agent.events import UNSET_LOGIN_UID, Event, ExecEvent, ExitEvent
-from exectrail_agent.flood import Collapsed
-from exectrail_agent.probecounts import ProbeCount, ProbeCounts
-from exectrail_agent.program import arguments, base, name, terminal
-from exectrail_agent.program import fields as program_fields
-from exectrail_agent.records import (
+from exectrail_agent.log.escape import to_text
+from exectrail_agent.log.records import (
     COMMAND,
     Record,
     RecordMaker,
     container_details,
     container_fields,
 )
-from exectrail_agent.session import Process, Session, State
+from exectrail_agent.sessions.crossing import Crossing
+from exectrail_agent.sessions.entry import Entry, ids_of
+from exectrail_agent.sessions.flood import Collapsed
+from exectrail_agent.sessions.probecounts import ProbeCount, ProbeCounts
+from exectrail_agent.sessions.program import arguments, base, name, terminal
+from exectrail_agent.sessions.program import fields as program_fields
+from exectrail_agent.sessions.session import Process, Session, State
 
 _SIGNAL = 0x7F
 _PROGRAM_FIELDS = (

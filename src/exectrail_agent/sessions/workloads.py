@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from exectrail_agent.crossing import ContainerLookup, join
 from exectrail_agent.events import ExecEvent
-from exectrail_agent.records import container_fields
-from exectrail_agent.session import Session, State
+from exectrail_agent.log.records import container_fields
+from exectrail_agent.sessions.crossing import ContainerLookup, join
+from exectrail_agent.sessions.session import Session, State
 
 _SIZE = 4096
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from exectrail_agent.containers.model import Container
 from exectrail_agent.events import ExecEvent, Task
-from exectrail_agent.program import runtime_name
+from exectrail_agent.sessions.program import runtime_name
 
 _RUNTIMES = {b"runc", b"crun", b"youki", b"runsc", b"docker-runc", b"exe"}
 _MONITORS = {b"conmon", b"conmonrs", b"containerd-shim"}

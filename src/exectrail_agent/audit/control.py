@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-from exectrail_agent.audit_rules import Rule, pack, unpack
+from exectrail_agent.audit.rules import Rule, pack, unpack
 from exectrail_agent.events import SensorError
 from exectrail_agent.netlink import DONE, ERROR, REQUEST_WITH_ANSWER, Frame, NetlinkSocket, error_of
 from exectrail_agent.netlink import frame as frame_of

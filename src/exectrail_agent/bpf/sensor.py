@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from exectrail_agent.bpf import layout
+from exectrail_agent.bpf.libbpf import BpfError, BpfObject, Libbpf
 from exectrail_agent.bpf.pins import LINKS, MAPS, PinFolder
 from exectrail_agent.bpf.surroundings import (
     CONTROLLERS,
@@ -21,7 +22,6 @@ from exectrail_agent.bpf.surroundings import (
     find_surroundings,
 )
 from exectrail_agent.events import Event, LiveSession, SensorError, Task
-from exectrail_agent.libbpf import BpfError, BpfObject, Libbpf
 
 FOLDER = "/sys/fs/bpf/exectrail"
 RING_SIZE = 8 << 20

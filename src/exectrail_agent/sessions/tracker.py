@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exectrail_agent import returning
 from exectrail_agent.clock import Clock
-from exectrail_agent.crossing import ContainerLookup, Crossing, Way, cross, join
-from exectrail_agent.entry import UNSEEN, IntervalWatch, classify
 from exectrail_agent.events import EndEvent, Event, ExecEvent, LiveSession
-from exectrail_agent.ids import IdSource
-from exectrail_agent.narrator import Narrator, Outcome
-from exectrail_agent.probecounts import ProbeCounts
-from exectrail_agent.processes import parent_of as parent_in_proc
-from exectrail_agent.records import NodeIdentity, RecordMaker
-from exectrail_agent.returning import Returning, going_on
-from exectrail_agent.session import Session, State
-from exectrail_agent.workloads import Workloads
+from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.records import NodeIdentity, RecordMaker
+from exectrail_agent.sessions import returning
+from exectrail_agent.sessions.crossing import ContainerLookup, Crossing, Way, cross, join
+from exectrail_agent.sessions.entry import UNSEEN, IntervalWatch, classify
+from exectrail_agent.sessions.narrator import Narrator, Outcome
+from exectrail_agent.sessions.probecounts import ProbeCounts
+from exectrail_agent.sessions.processes import parent_of as parent_in_proc
+from exectrail_agent.sessions.returning import Returning, going_on
+from exectrail_agent.sessions.session import Session, State
+from exectrail_agent.sessions.workloads import Workloads
 
 _WAITING = 4096
 _REMEMBERED = 65536
