@@ -4,53 +4,33 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible.utils.color import ANSIBLE_COLOR
 from ansible.utils.display import Display
+from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import (
+    MISSING,
+    RunAction,
+)
 
-try:
-    from exectrail.compliance import run
+if not MISSING:
+    from exectrail.compliance import fleet, run
     from exectrail.compliance.render import console
     from exectrail.compliance.render.write import write_reports
-    from exectrail.compliance.verdict import judge
-    from exectrail.errors import UsageError
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
+    from exectrail.compliance.verdict import blocked, judge
 
 
-class ActionModule(ActionBase):
+class ActionModule(RunAction):
     """See the documentation of the module of the same name."""
 
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return ``changed: false``; fail with one message when the request or the fleet is bad."""
-        super().run(tmp, task_vars)
-        del tmp
-        if MISSING:
-            raise AnsibleError(
-                f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
-                f"{sys.executable} -m pip install {Path(__file__).resolve().parents[2]}"
-            )
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Return ``changed: false``."""
         directory = Path(str(self._task.args["report_dir"]))
-        try:
-            if self._task.args["stage"] == "begin":
-                return self._begin(directory, task_vars or {})
-            return _finish(directory)
-        except UsageError as error:
-            return {"failed": True, "msg": str(error)}
+        if self._task.args["stage"] == "begin":
+            return self._begin(directory, task_vars)
+        return _finish(directory)
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
         args = self._task.args
@@ -59,6 +39,10 @@ class ActionModule(ActionBase):
         for group, hosts in groups.items():
             for host in hosts:
                 inventory.setdefault(str(host), []).append(str(group))
+        addresses = {}
+        if boolean(args.get("installation", False)):
+            variables = task_vars["hostvars"]
+            addresses = {host: fleet.names(host, variables[host]) for host in inventory}
         opened = run.begin(
             directory,
             profile=str(args["profile"]),
@@ -66,6 +50,7 @@ class ActionModule(ActionBase):
             strict=boolean(args.get("strict", False)),
             selected=[str(host) for host in task_vars["ansible_play_hosts_all"]],
             inventory=inventory,
+            addresses=addresses,
             run_id=str(args["run_id"]) if args.get("run_id") else None,
         )
         return {"changed": False, "hosts": len(opened.selected)}
@@ -85,5 +70,6 @@ def _finish(directory: Path) -> dict[str, Any]:
         "verdicts": {
             host.host: str(judge([host], gates, strict=report.strict)) for host in report.hosts
         },
+        "blocked": blocked(report),
         "files": {kind: str(path) for kind, path in files.items()},
     }

@@ -1,22 +1,19 @@
 # Copyright: the Exectrail authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the evidence script on the node and keeps its answer on the controller."""
+"""Runs the evidence scripts on the node and keeps their answers on the controller."""
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import (
-    NO_PYTHON,
-    NodeScript,
-)
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
 
-from exectrail.compliance import evidence, run
+from exectrail.compliance import collected, evidence, installation, run
 from exectrail.compliance.model import Evidence, HostState
-from exectrail.compliance.reachability import Obstacle, explain
 from exectrail.errors import UsageError
 
 
@@ -32,8 +29,8 @@ class ActionModule(NodeScript):
         task_vars = task_vars or {}
         host = str(task_vars["inventory_hostname"])
         directory = Path(self._task.args["report_dir"])
-        found = self._collect(host, task_vars)
         try:
+            found = self._collect(host, directory, task_vars)
             evidence.save(found, run.evidence_path(directory, host))
         except (OSError, UsageError) as error:
             return {"failed": True, "msg": f"The evidence of {host} can't be kept: {error}"}
@@ -41,34 +38,26 @@ class ActionModule(NodeScript):
             return {"unreachable": True, "msg": f"{host}: {found.problem}. {found.fix}"}
         return {"changed": False, "items": len(found.items), "problem": found.problem}
 
-    def _collect(self, host: str, task_vars: dict[str, Any]) -> Evidence:
-        variables = {
+    def _collect(self, host: str, directory: Path, task_vars: dict[str, Any]) -> Evidence:
+        variables: dict[str, Any] = {
             # Plain text: Ansible hands out strings of a type of its own.
             str(name): str(value)
             for name, value in (self._task.args.get("variables") or {}).items()
             if value not in (None, "")
         }
+        requests: dict[str, dict[str, Any] | None] = {"node_evidence": None}
+        if boolean(self._task.args.get("installation", False)):
+            known = installation.variables(directory, host)
+            variables |= known
+            requests |= installation.requests(known)
         groups = tuple(sorted(str(group) for group in task_vars.get("group_names", ())))
-        common: dict[str, Any] = {"host": host, "groups": groups, "variables": variables}
+        asked = time.time()
         try:
-            answer = self.ask("node_evidence", task_vars)
+            answer = self.ask_all(requests, task_vars)
         except AnsibleError as error:
-            return _unreachable(explain(str(error), host), common)
-        for line in reversed(answer["stdout"].splitlines()):
-            if line.startswith("{") and '"evidence"' in line:
-                return Evidence(items=json.loads(line)["evidence"]["items"], **common)
-        said = f"{answer['stdout']}\n{answer['stderr']}"
-        if NO_PYTHON in said:
-            return Evidence(
-                items={"python.interpreters": []},
-                problem="the node has no Python 3",
-                fix="apt-get install python3 || dnf install python3 || zypper install python3",
-                **common,
-            )
-        return _unreachable(explain(said, host), common)
-
-
-def _unreachable(obstacle: Obstacle, common: dict[str, Any]) -> Evidence:
-    return Evidence(
-        state=HostState.UNREACHABLE, problem=obstacle.problem, fix=obstacle.fix, **common
-    )
+            return collected.unreachable(host, str(error), groups=groups, variables=variables)
+        if len(requests) > 1:
+            variables |= {"asked": asked, "answered": time.time()}
+        return collected.from_output(
+            host, answer["stdout"], answer["stderr"], groups=groups, variables=variables
+        )

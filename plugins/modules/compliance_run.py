@@ -32,13 +32,19 @@ options:
     type: path
     required: true
   profile:
-    description: C(ack), C(self_managed) or the path of a requirement file. For C(stage=begin).
+    description: C(ack), C(self_managed), C(installed) or the path of a requirement file. For
+      C(stage=begin).
     type: str
   waivers:
     description: Path of a waiver file, empty for none. For C(stage=begin).
     type: str
   strict:
     description: Whether warnings fail the run too. For C(stage=begin).
+    type: bool
+    default: false
+  installation:
+    description: Whether the nodes' installation is judged, which needs to know all their names and
+      addresses. For C(stage=begin).
     type: bool
     default: false
   run_id:
@@ -71,6 +77,11 @@ exit_code:
   returned: success
 verdicts:
   description: The same for each host of the run.
+  type: dict
+  returned: success
+blocked:
+  description: For each host that a failing blocker stops, the ids of those requirements; C(reached)
+    for a host that could not be read. For C(stage=finish).
   type: dict
   returned: success
 files:

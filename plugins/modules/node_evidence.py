@@ -35,7 +35,20 @@ attributes:
     description: Uses safe operations to change files.
     support: none
     details: No file is written.
-options: {}
+options:
+  report_dir:
+    description: Folder of the run on the controller, opened with M(exectrail.audit.compliance_run),
+      where the evidence is kept.
+    type: path
+    required: true
+  variables:
+    description: What checks need to know of the node and the node cannot show.
+    type: dict
+  installation:
+    description: Whether M(exectrail.audit.installation_evidence) looks at the node too, in the same
+      call. The run must have been opened with the same option.
+    type: bool
+    default: false
 requirements:
   - Python 3.6 or later on the node
 notes:
@@ -48,13 +61,9 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the node
+- name: Read the evidence of the node
   exectrail.audit.node_evidence:
-  register: node
-
-- name: Show the kernel
-  ansible.builtin.debug:
-    var: node.evidence.items['kernel.release']
+    report_dir: reports/preflight
 """
 
 RETURN = r"""

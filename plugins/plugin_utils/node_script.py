@@ -1,6 +1,6 @@
 # Copyright: the Exectrail authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a stand-alone Python script on the node, sent over the connection's standard input.
+"""Runs stand-alone Python scripts on the node, sent over the connection's standard input.
 
 One round trip, no temporary file, no Python that Ansible itself could use is needed on the node,
 and check mode is the same run.
@@ -8,26 +8,21 @@ and check mode is the same run.
 
 from __future__ import annotations
 
-import base64
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-NO_PYTHON = "exectrail: no Python 3 here"
-_PYTHONS = (
-    "/usr/bin/python3",
-    "/usr/libexec/platform-python",
-    "python3",
-    *(f"python3.{minor}" for minor in range(14, 5, -1)),
-)
+from exectrail.compliance.bundle import NO_PYTHON, Script, bundle, from_input
+
+__all__ = ["NO_PYTHON", "NodeScript"]
+
 _MODULES = Path(__file__).parent.parent / "modules"
 
 
 class NodeScript(ActionBase):
-    """An action whose module of the same name is such a script."""
+    """An action whose work is done by such scripts, which are modules of the collection."""
 
     _requires_connection = True
     _supports_check_mode = True
@@ -36,22 +31,36 @@ class NodeScript(ActionBase):
     def ask(
         self, script: str, task_vars: dict[str, Any], request: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Run the script with a request; give what it wrote to `stdout` and `stderr`."""
+        """Run one script with a request; give what it wrote to `stdout` and `stderr`."""
+        return self.ask_all({script: request}, task_vars)
+
+    def ask_all(
+        self, requests: dict[str, dict[str, Any] | None], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run the scripts named, each with its request, side by side in one call."""
         become = self._connection.become
         # Before ansible-core 2.19 a way to become root doesn't say whether it needs a terminal.
         pipes = become is None or getattr(become, "pipelining", become.name != "su")
         if self._connection.has_pipelining and pipes:
-            data = (_MODULES / f"{script}.py").read_bytes()
-            if request is not None:
-                coded = base64.b64encode(json.dumps(request).encode())
-                data = b'REQUEST = "' + coded + b'"\n' + data
+            scripts = [
+                Script(name, (_MODULES / f"{name}.py").read_text(encoding="utf-8"), request)
+                for name, request in requests.items()
+            ]
             answer: dict[str, Any] = self._low_level_execute_command(
-                _command(self._interpreter(task_vars)), in_data=data
+                from_input(self._interpreter(task_vars)), in_data=bundle(scripts).encode()
             )
             return answer
-        # su and some connections have no standard input to give: Ansible copies the script then.
+        # su and some connections have no standard input to give: Ansible copies each script then.
+        answers = [self._copied(*each, task_vars) for each in requests.items()]
+        return {key: "\n".join(each[key] for each in answers) for key in ("stdout", "stderr")}
+
+    def _copied(
+        self, script: str, request: dict[str, Any] | None, task_vars: dict[str, Any]
+    ) -> dict[str, str]:
         arguments = {} if request is None else {"request": request}
-        answer = self._execute_module(module_args=arguments, task_vars=task_vars)
+        answer = self._execute_module(
+            module_name=f"exectrail.audit.{script}", module_args=arguments, task_vars=task_vars
+        )
         said = str(answer.pop("module_stdout", ""))
         wrong = f"{answer.pop('module_stderr', '')}\n{answer.get('msg', '')}"
         if answer.keys() & {"evidence", "answer"} or (answer.get("failed") and not said):
@@ -61,12 +70,3 @@ class NodeScript(ActionBase):
     def _interpreter(self, task_vars: dict[str, Any]) -> str:
         configured = self._templar.template(task_vars.get("ansible_python_interpreter") or "auto")
         return "" if str(configured).startswith("auto") else str(configured)
-
-
-def _command(interpreter: str) -> str:
-    """Build a POSIX shell line that runs standard input with the first Python 3 that is there."""
-    names = " ".join(shlex.quote(name) for name in ((interpreter,) if interpreter else _PYTHONS))
-    return (
-        f'for p in {names}; do command -v "$p" >/dev/null 2>&1 && exec "$p" -I -; done; '
-        f"echo {shlex.quote(NO_PYTHON)}; exit 127"
-    )

@@ -21,6 +21,8 @@ TESTS = Path("tests/unit/compliance")
 
 # Subject: what is mutated, and the tests that must notice.
 SUBJECTS = {
+    "agent": (["checks/agent.py", "checks/node.py"], ["test_checks_agent.py"]),
+    "audit": (["checks/audit.py"], ["test_checks_audit.py"]),
     "changes": (
         ["checks/upgrades.py", "checks/storage.py", "checks/runtime.py"],
         ["test_checks_changes.py"],
@@ -29,7 +31,8 @@ SUBJECTS = {
         ["checks/cluster.py", "checks/static_pods.py"],
         ["test_checks_cluster.py", "test_requirements.py"],
     ),
-    "network": (["checks/resolver.py", "checks/registry.py"], ["test_checks_network.py"]),
+    "network": (["checks/resolver.py"], ["test_checks_network.py"]),
+    "registry": (["checks/registry.py"], ["test_checks_network.py", "test_installed_chain.py"]),
     "system": (
         ["checks/host.py", "checks/kernel.py", "checks/operating_system.py", "checks/sensor.py"],
         ["test_checks_system.py", "test_requirements.py"],

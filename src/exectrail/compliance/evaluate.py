@@ -25,8 +25,8 @@ from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook
 _LONGEST = 600
 """Characters of one text in a result: a node's text may be of any length."""
 _FIX_UNREADABLE = (
-    "Run the preflight as root (ansible_become: true). If it was, look on the node why the item "
-    "can't be read."
+    "Run it as root (ansible_become: true), when the node is not busy. If that does not help, look "
+    "on the node why the item can't be read."
 )
 _WAIVABLE = (Status.FAIL, Status.WARN, Status.ERROR)
 
@@ -43,7 +43,9 @@ def evaluate(
     An item that decides and could not be read is an error, never a pass; so is a fault in a check.
     A node that could not be looked at has an error for each requirement, which no waiver covers.
     """
-    items = Items(evidence.items, evidence.variables, evidence.problem or "not collected")
+    items = Items(
+        evidence.items, evidence.variables, evidence.problem or "not collected", evidence.groups
+    )
     checked = evidence.state is HostState.CHECKED
 
     def result(requirement: Requirement) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -30,15 +30,20 @@ class Item(Generic[T]):
 
 
 class Items:
-    """The items of one node. `missing` says why an item that is not there is not there."""
+    """The items of one node. `missing` says why an item that is not there is not there.
+
+    `groups` are those of the inventory that the node is in.
+    """
 
     def __init__(
         self,
         items: Mapping[str, Any],
         variables: Mapping[str, Any],
         missing: str = "not collected",
+        groups: Collection[str] = (),
     ) -> None:
         self.variables = variables
+        self.groups = groups
         self._items = items
         self._missing = missing
         self._read: dict[str, Any] = {}

@@ -20,11 +20,13 @@ from exectrail.compliance.schematext import schema_text
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ABSENT = "not required"
+_INSTALLED = "installed"
+"""The profile of what was installed; the others say what can be installed."""
 _INTRODUCTION = """\
 Made from the profiles and the checks themselves by
 `python -m exectrail.compliance.reference docs/reference`.
 
-Failures of severity `blocker` and `major` gate in both profiles. An item of the evidence that
+Failures of severity `blocker` and `major` gate in every profile. An item of the evidence that
 decides and could not be read is an error, never a pass. A file of your own can include a profile
 and change severities and parameters, or add requirements: its form is
 [requirements.schema.json](requirements.schema.json)."""
@@ -74,29 +76,40 @@ def checks_page() -> str:
         name: {requirement.id: requirement for requirement in load_profile(name).checks}
         for name in BUILT_IN
     }
-    listed = {
-        check_id: requirement
-        for rows in profiles.values()
-        for check_id, requirement in rows.items()
-    }
-    lines = [
-        "# Checks",
+    listed = {check_id for rows in profiles.values() for check_id in rows}
+    before = [name for name in BUILT_IN if name != _INSTALLED]
+    lines = ["# Checks", "", _INTRODUCTION, "", "Before the installation (preflight):", ""]
+    lines += _table({name: profiles[name] for name in before})
+    lines += [
         "",
-        _INTRODUCTION,
+        "After the installation (verify):",
         "",
-        "| id | what is required | " + " | ".join(BUILT_IN) + " |",
-        "|---|---|" + "---|" * len(BUILT_IN),
+        *_table({_INSTALLED: profiles[_INSTALLED]}),
     ]
-    for check_id, requirement in sorted(listed.items()):
-        severities = [
-            rows[check_id].severity if check_id in rows else _ABSENT for rows in profiles.values()
-        ]
-        cells = [f"[{check_id}](#{_anchor(check_id)})", requirement.title, *severities]
-        lines.append(f"| {' | '.join(cells)} |")
     for check_id in sorted(listed):
         found = {name: rows[check_id] for name, rows in profiles.items() if check_id in rows}
         lines += ["", *_section(check_id, found)]
     return "\n".join(lines) + "\n"
+
+
+def _table(profiles: dict[str, dict[str, Requirement]]) -> list[str]:
+    """Say, for each requirement of some profiles, how much it matters in each."""
+    titles = {
+        check_id: requirement.title
+        for rows in profiles.values()
+        for check_id, requirement in rows.items()
+    }
+    lines = [
+        "| id | what is required | " + " | ".join(profiles) + " |",
+        "|---|---|" + "---|" * len(profiles),
+    ]
+    for check_id in sorted(titles):
+        severities = [
+            rows[check_id].severity if check_id in rows else _ABSENT for rows in profiles.values()
+        ]
+        cells = [f"[{check_id}](#{_anchor(check_id)})", titles[check_id], *severities]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _anchor(check_id: str) -> str:
@@ -106,6 +119,9 @@ def _anchor(check_id: str) -> str:
 def _section(check_id: str, found: dict[str, Requirement]) -> list[str]:
     check = next(iter(found.values())).check
     lines = [f"## {check_id}", "", inspect.getdoc(check.judge) or "", ""]
+    if check.after:
+        links = " and ".join(f"[{earlier}](#{_anchor(earlier)})" for earlier in check.after)
+        lines += [f"Skipped unless {links} passes.", ""]
     lines += [
         f"- **{name}** ({requirement.severity}{_condition(requirement)}) expects "
         f"{requirement.expected}."

@@ -16,7 +16,7 @@ from exectrail.compliance.model import Profile, Severity
 from exectrail.compliance.yamlfile import Document, Location, suggest
 from exectrail.errors import UsageError
 
-BUILT_IN = ("ack", "self_managed")
+BUILT_IN = ("ack", "self_managed", "installed")
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -52,7 +52,7 @@ class ProfileFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: Text
     title: Text
     include: str | UnsetType = UNSET
-    """`ack`, `self_managed` or a path, relative to this file."""
+    """`ack`, `self_managed`, `installed` or a path, relative to this file."""
     gates: tuple[Severity, ...] | UnsetType = UNSET
     """The severities whose failure makes a node unfit; required unless a file is included."""
     requirements: tuple[Row, ...] = ()

@@ -1,7 +1,8 @@
 """One compliance run in its folder: what was asked, the evidence, and the report.
 
-Layout: ``run.json`` (the request), ``evidence/<host>.json``, ``report.json``, ``report.html``,
-``junit.xml``, and ``report.previous.json`` (the report of the run before).
+Layout: ``run.json`` (the request), ``canary.json`` (what became of the canary pods, if there were
+any), ``evidence/<host>.json``, ``report.json``, ``report.html``, ``junit.xml``, and
+``report.previous.json`` (the report of the run before).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from exectrail.compliance import canary
 from exectrail.compliance import evidence as evidence_file
 from exectrail.compliance.evaluate import evaluate
 from exectrail.compliance.model import Evidence, HostState, Report
@@ -25,12 +27,17 @@ from exectrail.errors import UsageError
 
 DEFAULT_DIRECTORY = Path("reports/preflight")
 """Where reports go unless told otherwise, under the folder that the command runs in."""
+_BY = "with --report-dir (in a playbook: preflight_report_dir, verify_report_dir)"
 _BYTES_PER_NODE = 128 * 1024
 """Room asked for in advance: evidence (at most 64 kB) and the node's share of the reports."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The request. `selected` are the hosts to report on, `inventory` maps all to their groups."""
+    """The request. `selected` are the hosts to report on, `inventory` maps all to their groups.
+
+    `addresses` maps every host of the inventory to the names and addresses that it goes by; it is
+    empty where the installation is not looked at.
+    """
 
     run_id: str
     started: dt.datetime
@@ -39,6 +46,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool
     selected: tuple[str, ...]
     inventory: dict[str, tuple[str, ...]]
+    addresses: dict[str, tuple[str, ...]] = {}
 
 
 def begin(  # noqa: PLR0913  the request has that many parts
@@ -49,6 +57,7 @@ def begin(  # noqa: PLR0913  the request has that many parts
     strict: bool,
     selected: Collection[str],
     inventory: Mapping[str, Collection[str]],
+    addresses: Mapping[str, Collection[str]] | None = None,
     run_id: str | None = None,
 ) -> Run:
     """Check the whole request and prepare the folder; raise UsageError before anything is lost."""
@@ -60,6 +69,7 @@ def begin(  # noqa: PLR0913  the request has that many parts
         strict=strict,
         selected=tuple(sorted(selected)),
         inventory={host: tuple(sorted(groups)) for host, groups in sorted(inventory.items())},
+        addresses={host: tuple(names) for host, names in (addresses or {}).items()},
     )
     if not run.selected:
         raise UsageError("No host is selected: nothing would be checked. Correct the limit.")
@@ -70,8 +80,7 @@ def begin(  # noqa: PLR0913  the request has that many parts
         (directory / "run.json").write_bytes(msgspec.json.encode(run))
     except OSError as error:
         raise UsageError(
-            f"The report folder {directory} can't be used: {error.strerror}. "
-            "Choose another with --report-dir (preflight_report_dir in a playbook)."
+            f"The report folder {directory} can't be used: {error.strerror}. Choose another {_BY}."
         ) from error
     return run
 
@@ -83,12 +92,13 @@ def _prepare(directory: Path, nodes: int) -> None:
         raise UsageError(
             f"The disk of the report folder {directory} has {free // 1024} kB free; {nodes} nodes "
             f"may need {nodes * _BYTES_PER_NODE // 1024} kB. Free some space or choose another "
-            "folder with --report-dir (preflight_report_dir in a playbook)."
+            f"folder {_BY}."
         )
     collected = directory / "evidence"
     collected.mkdir(mode=0o700, exist_ok=True)
     for stale in collected.glob("*.json"):
         stale.unlink()
+    canary.path(directory).unlink(missing_ok=True)
     if (directory / "report.json").exists():
         (directory / "report.json").replace(directory / "report.previous.json")
 
@@ -139,7 +149,7 @@ def _evidence(directory: Path, host: str, interrupted: bool) -> Evidence:  # noq
         problem = "no evidence came from it, in most cases because it did not answer in time"
         fix = (
             "Read what the run printed for it, and look at its load and its disks; "
-            "preflight_timeout raises the limit (seconds)."
+            "preflight_timeout, verify_timeout or --node-timeout raises the limit (seconds)."
         )
     return Evidence(host=host, state=HostState.NOT_REACHED, problem=problem, fix=fix)
 

@@ -124,9 +124,10 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Kubelet(msgspec.Struct, frozen=True):
-    """A kubelet."""
+    """A kubelet, or what has one inside its own process."""
 
     version: str | None = None
+    running: bool = False
 
 
 class StaticPod(msgspec.Struct, frozen=True):

@@ -69,6 +69,20 @@ def gating(result: Result, gates: tuple[Severity, ...]) -> bool:
     )
 
 
+def blocked(report: Report) -> dict[str, list[str]]:
+    """Give the nodes that a *blocker* stops, whatever else the profile lets gate, and the ids.
+
+    A node that was not reached is among them, with the id ``reached``, as in JUnit.
+    """
+    found = {
+        host.host: [result.check for result in host.results if gating(result, (Severity.BLOCKER,))]
+        if host.state is HostState.CHECKED
+        else ["reached"]
+        for host in report.hosts
+    }
+    return {host: checks for host, checks in found.items() if checks}
+
+
 def judge(hosts: Sequence[HostReport], gates: tuple[Severity, ...], *, strict: bool) -> Verdict:
     """Give the verdict on some nodes together; an empty sequence is fit."""
     results = [result for host in hosts for result in host.results]

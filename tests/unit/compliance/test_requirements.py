@@ -6,7 +6,7 @@ import pytest
 
 from exectrail.compliance.checks import registry
 from exectrail.compliance.model import Severity
-from exectrail.compliance.requirements import load_profile
+from exectrail.compliance.requirements import BUILT_IN, load_profile
 from exectrail.errors import UsageError
 from tests.unit.compliance.nodes import judge, node
 
@@ -18,7 +18,7 @@ def written(folder: Path, text: str, name: str = "mine.yml") -> str:
     return str(folder / name)
 
 
-@pytest.mark.parametrize("name", ["ack", "self_managed"])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_built_in_profiles_are_complete(name: str) -> None:
     requirements = load_profile(name)
     assert requirements.profile.name == name
@@ -209,7 +209,7 @@ def test_a_fault_in_an_included_file_names_that_file(tmp_path: Path) -> None:
     [
         ("acK", "There is no profile 'acK'; did you mean 'ack'?"),
         ("selfmanaged", "did you mean 'self_managed'?"),
-        ("gke", "there are: ack, self_managed. A file of your own needs its path: ./NAME.yml."),
+        ("gke", "there are: ack, installed, self_managed. A file of your own needs its path: ./"),
         ("none.yml", "none.yml: No such file"),
         ("./none", "none: No such file"),
         ("/", "/: Is a directory"),

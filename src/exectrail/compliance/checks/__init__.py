@@ -1,9 +1,12 @@
 """The checks: pure functions of a node's evidence and a requirement's parameters."""
 
 from exectrail.compliance.checks import (
+    agent,
+    audit,
     cluster,
     host,
     kernel,
+    node,
     operating_system,
     resolver,
     runtime,
@@ -19,9 +22,12 @@ __all__ = [
     "Check",
     "Outcome",
     "Parameters",
+    "agent",
+    "audit",
     "cluster",
     "host",
     "kernel",
+    "node",
     "operating_system",
     "resolver",
     "runtime",

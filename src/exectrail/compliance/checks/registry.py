@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from exectrail.compliance.items import Items
+from exectrail.compliance.items import Items, Unreadable
 from exectrail.compliance.model import Status
 
 
@@ -32,26 +33,73 @@ Judge = Callable[[Items, P], Outcome]
 
 
 class Check(NamedTuple):
-    """A check: its parameters' type, and the pure function that judges a node's items."""
+    """A check: its parameters' type, and the pure function that judges a node's items.
+
+    It is skipped where one of the checks `after` which it comes does not pass.
+    """
 
     id: str
     parameters: type[Parameters]
     judge: Callable[[Items, Any], Outcome]
+    after: tuple[str, ...] = ()
 
 
 CHECKS: dict[str, Check] = {}
 
 
-def check(check_id: str, parameters: type[P]) -> Callable[[Judge[P]], Judge[P]]:
-    """Register a function under a check id; raise ValueError if the id is taken."""
+def check(
+    check_id: str, parameters: type[P], *, after: tuple[str, ...] = ()
+) -> Callable[[Judge[P]], Judge[P]]:
+    """Register a function under a check id; raise ValueError if the id is taken.
+
+    `after` are the checks without which this one can say nothing: where one of them does not pass
+    (or warn), this one is skipped, so that one broken thing is one finding.
+    """
 
     def register(judge: Judge[P]) -> Judge[P]:
         if check_id in CHECKS:
             raise ValueError(f"two checks are called {check_id}")
-        CHECKS[check_id] = Check(check_id, parameters, judge)
-        return judge
+
+        @functools.wraps(judge)
+        def chained(items: Items, given: P) -> Outcome:
+            obstacles = (_obstacle(items, earlier) for earlier in after)
+            return next(filter(None, obstacles), None) or judge(items, given)
+
+        chosen = chained if after else judge
+        CHECKS[check_id] = Check(check_id, parameters, chosen, after)
+        return chosen
 
     return register
+
+
+def _obstacle(items: Items, earlier: str) -> Outcome | None:
+    """Say why a check after the `earlier` one is skipped; None if it is not for that one."""
+    try:
+        outcome = CHECKS[earlier].judge(items, CHECKS[earlier].parameters())
+    except Unreadable:
+        outcome = None
+    if outcome and outcome.status in (Status.PASS, Status.WARN):
+        return None
+    if outcome and outcome.status is Status.SKIP:
+        return outcome
+    return Outcome(
+        Status.SKIP, f"{earlier} does not pass", f"It can't be said before {earlier} passes."
+    )
+
+
+def nothing_to_set(name: str, expected: str) -> type[Parameters]:
+    """Make the parameters, called `name`, of a check that has none and always expects the same."""
+    made = msgspec.defstruct(
+        name,
+        (),
+        bases=(Parameters,),
+        namespace={"__doc__": "Nothing to set.", "expected": lambda _: expected},
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+    return cast("type[Parameters]", made)
 
 
 def listing(found: Sequence[str], most: int = 5) -> str:

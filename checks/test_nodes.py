@@ -1,0 +1,3 @@
+"""The nodes themselves, and what a profile of your own asks for."""
+
+SUBJECT = "node"

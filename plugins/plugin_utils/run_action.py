@@ -1,0 +1,52 @@
+# Copyright: the Exectrail authors
+# SPDX-License-Identifier: Apache-2.0
+"""An action that opens or closes a run on the controller and never connects to a node."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+try:
+    import jinja2  # noqa: F401  what the package needs, so that its absence is said here
+    import msgspec  # noqa: F401
+    import yaml  # noqa: F401
+
+    from exectrail.errors import UsageError
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
+"""Why the package can't be used; nothing of it can be imported then."""
+
+
+class RunAction(ActionBase):
+    """Subclasses implement `perform`; a UsageError that it raises is one failure."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Do what the task's arguments say and give its result."""
+        raise NotImplementedError
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what was done, or fail with one message when the request is bad."""
+        super().run(tmp, task_vars)
+        del tmp
+        if MISSING:
+            raise AnsibleError(
+                f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
+                f"{sys.executable} -m pip install {Path(__file__).resolve().parents[2]}"
+            )
+        try:
+            return self.perform(task_vars or {})
+        except UsageError as error:
+            return {"failed": True, "msg": str(error)}
