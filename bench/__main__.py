@@ -1,4 +1,4 @@
-"""Measures what docs/performance.md quotes: ``make bench``.
+"""Measures what docs/performance.md quotes: ``make bench``; one part: ``python -m bench agent``.
 
 Speed is given as ratios against a named alternative of the same run, because machines differ.
 Connections are cold in every run: each gets a folder of its own for ssh's shared connections.
@@ -6,6 +6,7 @@ Connections are cold in every run: each gets a folder of its own for ssh's share
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import audit_policy
+from bench import agent, audit_policy
 from lab.sshd import fleet
 
 ROOT = Path(__file__).parent.parent
@@ -27,14 +28,24 @@ SAVED_NODES = 5000
 
 
 def main() -> None:
-    """Run every measurement and print one line each."""
+    """Run the measurements and print one line each."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure how fast it is.")
+    parts = ("preflight", "policy", "agent")
+    parser.add_argument("part", nargs="?", choices=parts, help="measure this alone")
+    parser.add_argument("--hour", action="store_true", help="watch the agent's memory for an hour")
+    parser.add_argument("--seconds", type=float, default=agent.STORM_SECONDS, help="of a storm")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)
-        with fleet(folder / "sshd", NODES) as machines:
-            inventory = machines.inventory(folder / "hosts.yml")
-            _live(folder, inventory)
-        _saved(folder)
-        audit_policy.measure(folder, _timed)
+        if chosen.part in {None, "agent"}:
+            agent.measure(folder, hour=chosen.hour, seconds=chosen.seconds)
+        if chosen.part in {None, "preflight"}:
+            with fleet(folder / "sshd", NODES) as machines:
+                inventory = machines.inventory(folder / "hosts.yml")
+                _live(folder, inventory)
+            _saved(folder)
+        if chosen.part in {None, "policy"}:
+            audit_policy.measure(folder, _timed)
 
 
 def _live(folder: Path, inventory: Path) -> None:

@@ -31,6 +31,14 @@ from exectrail_agent.sessions.tracker import SessionTracker
 _STATUS_SECONDS = 5.0
 _SECOND = 1.0
 _BURST = 0.01
+_FLOOD = 16
+_FLOOD_BURST = 0.05
+"""Seconds to wait for more events, and longer ones once so many have come together. A person's few
+commands wait less: their parents can be looked up in /proc only as long as they live. All that the
+audit sensor tells is completed from there."""
+_MANY = 256
+_ROUNDS = 256
+"""More than a ring holds. In an endless flood too, losses are told and the watchdog is served."""
 _MEMORY = 600.0
 """Seconds for which a loss keeps the agent degraded."""
 LOG = "advaudit.log"
@@ -71,6 +79,7 @@ class Agent:
         )
         self._stopping = False
         self._dirty = False
+        self._burst = _BURST
         self._due = dict.fromkeys(("status", "save", "watchdog", "canary"), 0.0)
         self._lost_at = -_MEMORY
         self._canary_problem = ""
@@ -99,7 +108,7 @@ class Agent:
                         os.read(reader, 512)
                 elif descriptor == parts.sensor.fileno():
                     # Events come in bursts: one wake-up for many costs a fraction.
-                    time.sleep(_BURST)
+                    time.sleep(self._burst)
             self._turn()
         poll.close()
         signal.set_wakeup_fd(-1)
@@ -123,7 +132,8 @@ class Agent:
 
     def _turn(self) -> None:
         parts = self._parts
-        self._read()
+        # What comes meanwhile wakes it again.
+        self._read(_MANY)
         now = self._now()
         due = parts.tracker.next_due()
         if due is not None or self._due["status"] <= now:
@@ -147,12 +157,17 @@ class Agent:
             self._notifier.say("WATCHDOG=1")
             self._due["watchdog"] = now + self._notifier.watchdog_seconds
 
-    def _read(self) -> None:
-        """Take all that waits. Containers are looked at after it, so that they are known."""
+    def _read(self, enough: int = 1) -> None:
+        """Take what waits, until there are fewer than `enough` events at once.
+
+        Containers are looked at after it, so that they are known.
+        """
         parts = self._parts
-        while True:
+        for _ in range(_ROUNDS):
             events = parts.sensor.read()
             parts.index.refresh()
+            flooded = len(events) >= _FLOOD and parts.sensor.name == "bpf"
+            self._burst = _FLOOD_BURST if flooded else _BURST
             if not events:
                 return
             now = self._now()
@@ -170,6 +185,8 @@ class Agent:
                     parts.sensor.drop(number)
             self._status.lag = max(0.0, now - events[-1].time / 1e9)
             self._follow(outcome)
+            if len(events) < enough:
+                return
 
     def _follow(self, outcome: Outcome) -> None:
         parts = self._parts

@@ -29,7 +29,7 @@ class Canary:
     def __init__(self, limit: float = 10.0) -> None:
         self._limit = limit
         self._mark = b""
-        self._pid = 0
+        self._pids: list[int] = []
         self._started: float | None = None
         self._folder = _own_group()
         self.seen_after: float | None = None
@@ -55,9 +55,10 @@ class Canary:
         self._mark = secrets.token_hex(8).encode()
         self._started = now
         self.seen_after = None
-        self._pid = os.fork()
-        if not self._pid:
+        pid = os.fork()
+        if not pid:
             _become(program, self._mark.decode(), group)
+        self._pids.append(pid)
 
     def take(self, event: Event, now: float) -> bool:
         """Say whether the event is the canary's; note that it came back."""
@@ -77,22 +78,26 @@ class Canary:
         return True
 
     def reap(self) -> None:
-        """Take leave of the process when it has ended."""
-        if self._pid:
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
-                    return
-            self._pid = 0
+        """Take leave of the processes that have ended: one is seen long before that."""
+        self._pids = [pid for pid in self._pids if not _has_ended(pid)]
 
     def close(self) -> None:
         """Remove the control group."""
-        if self._pid:
+        for pid in self._pids:
             with contextlib.suppress(OSError):
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        self._pids.clear()
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 (self._folder / "exectrail-canary").rmdir()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 def _become(program: str, mark: str, group: Path) -> None:

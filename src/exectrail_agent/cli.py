@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -88,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(asked: argparse.Namespace) -> int:
+    # Who asks for a self-test before anybody can answer must not end the agent by it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     settings = config.load(asked.config)
     config.check_folders(settings)
     sensor = open_sensor(settings)
@@ -119,9 +122,7 @@ def open_sensor(settings: Config, *, pins: str | None = None) -> Sensor:
             reasons.append(f"bpf: {error}")
     if wanted in {"auto", "audit"}:
         try:
-            # A self-test beside a running agent must not take that one's note for its own.
-            name = "self-test-found.json" if pins else "audit-found.json"
-            found = settings.get("paths", "runtime") / name
+            found = settings.get("paths", "runtime") / "audit-found.json"
             return AuditSensor(everything=everything, found=str(found))
         except SensorError as error:
             reasons.append(f"audit: {error}")
@@ -134,6 +135,9 @@ def _power_of_two(size: int) -> int:
 
 def _self_test(asked: argparse.Namespace) -> int:
     settings = config.load(asked.config)
+    status, code, _ = health.read(settings.get("paths", "runtime"), time.time())
+    if code != health.DOWN and status.sensor == "audit":
+        return _ask_for_proof(settings, status.pid)
     sensor = open_sensor(settings, pins=f"{settings.get('bpf', 'pins')}-self-test")
     canary = Canary()
     try:
@@ -153,6 +157,23 @@ def _self_test(asked: argparse.Namespace) -> int:
         canary.close()
         sensor.close(keep=False)
     raise SensorError(f"{sensor.name}: a program of our own was not seen")
+
+
+def _ask_for_proof(settings: Config, pid: int) -> int:
+    """Let the agent that runs prove it: there is one kernel audit, and that is in its use."""
+    since = time.time()
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as error:
+        raise SensorError(f"the running agent can't be asked: {error.strerror}") from error
+    deadline = time.monotonic() + _PROOF_SECONDS
+    while time.monotonic() < deadline:
+        status, _, _ = health.read(settings.get("paths", "runtime"), time.time())
+        if status.canary > since:
+            print(f"{status.sensor}: the running agent (pid {pid}) saw a program of its own")
+            return 0
+        time.sleep(0.05)
+    raise SensorError(f"audit: the running agent (pid {pid}) did not see a program of its own")
 
 
 def _status(asked: argparse.Namespace) -> int:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from exectrail_agent.audit.control import AuditControl
 from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
+from tests.integration.agent_cases import CASES, Follower
 
 SESSION = ["unshare", "--mount", "sh", "-c"]
+BUNDLE = Path("/run/containerd/io.containerd.runtime.v2.task/default/cases")
+CAPABILITIES = ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
 
 
 def state() -> dict[str, object]:
@@ -80,11 +86,114 @@ class Watch:
         self.read(1.0)
 
 
+def start_container() -> None:
+    """Start a container with the machine's own programs, where containerd keeps its own."""
+    root = Path("/root/cases")
+    BUNDLE.mkdir(parents=True)
+    subprocess.run(["runc", "spec", "--bundle", BUNDLE], check=True)
+    config = json.loads((BUNDLE / "config.json").read_text())
+    config["root"] = {"path": str(root)}
+    for folder in ("proc", "sys", "dev", "tmp"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("usr", "bin", "lib", "lib64"):
+        if Path("/", folder).is_symlink():
+            (root / folder).symlink_to(f"usr/{folder}")
+        else:
+            place = {"destination": f"/{folder}", "source": f"/{folder}", "type": "bind"}
+            config["mounts"].append({**place, "options": ["rbind", "ro"]})
+    config["linux"]["cgroupsPath"] = "/default/cases"
+    process = config["process"]
+    process.update(terminal=False, args=["/bin/sleep", "600"])
+    process["capabilities"] = dict.fromkeys(process["capabilities"], CAPABILITIES)
+    (BUNDLE / "config.json").write_text(json.dumps(config))
+    quiet = subprocess.DEVNULL
+    subprocess.run(
+        ["runc", "run", "--detach", "--bundle", BUNDLE, "--pid-file", BUNDLE / "init.pid", "cases"],
+        stdin=quiet,
+        stdout=quiet,
+        check=True,
+    )
+
+
+def enter(options: Sequence[str], command: Sequence[str]) -> list[str]:
+    words = ["runc", "exec", *options, "cases", *command]
+    # With a terminal runc wants one of its own.
+    return ["script", "-qc", shlex.join(words), "/dev/null"] if options else words
+
+
+def cases() -> dict[str, object]:
+    sensor = AuditSensor()
+    follower = Follower(sensor, "cases")
+    found: dict[str, object] = {}
+    try:
+        start_container()
+        follower.settle()
+        started = follower.mine()
+        for case in CASES:
+            try:
+                found[case.name] = follower.run(case, enter)
+            except AssertionError as problem:
+                found[case.name] = str(problem)
+        return {"started": started, "cases": found, "losses": dict(sensor.losses())}
+    finally:
+        sensor.close(keep=False)
+        subprocess.run(["runc", "delete", "--force", "cases"], check=True)
+
+
+def beside() -> dict[str, object]:
+    """Run the agent itself, and a self-test and another agent beside it."""
+    home = Path("/root/beside")
+    (home / "run").mkdir(parents=True)
+    (home / "agent.conf").write_text(
+        f"[agent]\nsensor = audit\n[kubernetes]\npods = off\n[log]\nfolder = {home}/log\n"
+        f"[paths]\nruntime = {home}/run\nstate = {home}/state\n"
+    )
+    agent = [sys.executable, "-m", "exectrail_agent"]
+    config = ["--config", str(home / "agent.conf")]
+
+    def ask(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*agent, *words, *config],
+            cwd="/root/agent",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    with subprocess.Popen([*agent, "run", *config], cwd="/root/agent") as running:
+        try:
+            end = time.monotonic() + 60
+            status = home / "run/status.json"
+            while time.monotonic() < end:
+                if status.exists() and json.loads(status.read_text())["canary"]:
+                    break
+                time.sleep(0.2)
+            found: dict[str, object] = {"before": state()}
+            found["self-test"] = ask("self-test")
+            found["after"] = state()
+            running.send_signal(signal.SIGSTOP)
+            status.unlink()  # Now nobody knows of it but by its lock.
+            found["unknown"] = ask("self-test")
+            found["later"] = state()
+        finally:
+            running.send_signal(signal.SIGCONT)
+            running.terminate()
+    lines = (home / "log/advaudit.log").read_text().splitlines()
+    found["kinds"] = [json.loads(line)["kind"] for line in lines]
+    found["end"] = state()
+    return found
+
+
 def tell(found: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(found) + "\n")
 
 
 def main(story: str, argument: str) -> None:
+    if story in {"cases", "beside"}:
+        tell(cases() if story == "cases" else beside())
+        return
     before = state()
     try:
         watch = Watch()

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from lab.vm.machine import Machine, machine
+from tests.integration.agent_cases import CASES, judge
+from tests.unit.agent.world import validator
 
 pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).parents[2]
+CASES_FILE = "tests/integration/agent_cases.py"
 ALONE = {"enabled": 0, "pid": 0, "rules": 0, "ours": 0}
 Told = dict[str, Any]
 
@@ -26,6 +29,7 @@ def installed(one: Machine) -> None:
         for path in sorted((ROOT / "src" / "exectrail_agent").glob("**/*.py")):
             archive.add(path, path.relative_to(ROOT / "src"))
         archive.add(Path(__file__).with_name("agent_audit_story.py"), "story.py")
+        archive.add(ROOT / CASES_FILE, CASES_FILE)
     one.put(packed.getvalue(), "/root/agent.tar")
     one.run("mkdir -p /root/agent && tar -C /root/agent -xf /root/agent.tar")
 
@@ -45,6 +49,10 @@ def alone() -> Iterator[Machine]:
     """Linux 5.10, with nobody who owns kernel audit."""
     with machine("audit-alone", "debian11") as one:
         installed(one)
+        one.run(
+            "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y runc",
+            timeout=600,
+        )
         yield one
 
 
@@ -54,7 +62,8 @@ def shared() -> Iterator[Machine]:
     with machine("audit-shared", "debian11") as one:
         installed(one)
         one.run(
-            "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y auditd && "
+            "apt-get -q update && "
+            "DEBIAN_FRONTEND=noninteractive apt-get -q install -y auditd && "
             "auditctl -a always,exit -F arch=b64 -S execve -F uid=0 -k theirs",
             timeout=600,
         )
@@ -120,6 +129,33 @@ def test_what_a_killed_sensor_left_is_used_and_given_back_by_the_next(alone: Mac
     assert found["after"].items() >= ALONE.items()
     assert found["after"]["backlog_limit"] == 64
     assert ["/bin/echo", "again"] in commands(found)
+
+
+def test_the_sessions_of_a_container_are_those_of_the_other_sensor(alone: Machine) -> None:
+    found = story(alone, "cases")
+
+    assert found["started"] == []
+    assert found["losses"] == {}
+    for case in CASES:
+        records = found["cases"][case.name]
+        assert isinstance(records, list), records
+        judge(case, records, "audit")
+        for record in records:
+            validator(record["kind"]).validate(record)
+
+
+def test_a_self_test_beside_an_agent_takes_nothing_from_it(alone: Machine) -> None:
+    found = story(alone, "beside")
+
+    assert (found["before"]["enabled"], found["before"]["ours"]) == (1, 2)
+    code, said = found["self-test"]
+    assert (code, "saw a program of its own" in said) == (0, True)
+    assert "the running agent" in said
+    code, said = found["unknown"]
+    assert (code, "another agent uses kernel audit" in said) == (69, True)
+    assert found["before"] == found["after"] == found["later"]
+    assert "Loss" not in found["kinds"]
+    assert found["end"].items() >= ALONE.items()
 
 
 def test_execs_while_nobody_reads_are_told_or_counted(alone: Machine) -> None:

@@ -53,6 +53,27 @@ POD: dict[str, Any] = {
 }
 
 
+MAIN = {"name": "main", "image": recipes.TOOLS}
+OTHERS: list[dict[str, Any]] = [
+    {
+        "name": "shared",
+        "shareProcessNamespace": True,
+        "containers": [{**MAIN, "name": "one"}, MAIN],
+    },
+    {"name": "hostly", "hostPID": True, "containers": [MAIN]},
+    {"name": "brief", "containers": [MAIN]},
+    {"name": "heard", "containers": [{**MAIN, "stdin": True, "command": ["bash"]}]},
+]
+"""Pods beside `POD`: the name and what their specification has."""
+SURE = {0.8, 0.5}
+"""Without a terminal and an audit id; the lower one where the runtime ended at that very moment."""
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    spec = {"terminationGracePeriodSeconds": 1, **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
 @dataclass
 class Watched:
     """A cluster of one node, and the agent on it."""
@@ -82,15 +103,26 @@ class Watched:
             assert time.monotonic() < deadline, [each["entry.cmdline"] for each in entries]
             time.sleep(0.2)
 
-    def commands(self, entry: dict[str, Any]) -> list[list[str]]:
-        """Wait for the end of an access; give what was run in it."""
+    def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """Wait for the end of an access; give its records."""
         deadline = time.monotonic() + 20
         while True:
             mine = [each for each in self.records() if each.get("traceId") == entry["traceId"]]
             if mine[-1]["kind"] == "SessionEnd":
-                return [each["process.args"] for each in mine if each["kind"] == "Command"]
+                return mine
             assert time.monotonic() < deadline, mine
             time.sleep(0.2)
+
+    def commands(self, entry: dict[str, Any]) -> list[list[str]]:
+        """Wait for the end of an access; give what was run in it."""
+        mine = self.session(entry)
+        return [each["process.args"] for each in mine if each["kind"] == "Command"]
+
+    def container(self, pod: str, name: str = "main") -> str:
+        """Return the id of a pod's container."""
+        path = f"{{.status.containerStatuses[?(@.name=='{name}')].containerID}}"
+        found = kubectl(self.cluster, "get", "pod", pod, "-o", f"jsonpath={path}")
+        return found.rpartition("/")[2]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +138,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             "systemd-run --quiet --unit=agent --property=Delegate=yes --property=Type=notify "
             "python3 -I /root/exectrail-agent.pyz run --config /root/agent.conf"
         )
-        kubectl(made, "apply", "-f", "-", stdin=yaml.safe_dump(POD).encode())
-        kubectl(made, "wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+        pods = yaml.safe_dump_all([POD, *(pod(**each) for each in OTHERS)])
+        kubectl(made, "apply", "-f", "-", stdin=pods.encode())
+        kubectl(made, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         yield seen
 
 
@@ -207,13 +240,151 @@ def test_an_ephemeral_container(watched: Watched) -> None:
     assert (entry["k8s.pod.name"], entry["k8s.container.name"]) == ("web", "helper")
 
 
+def debug(target: str, *options: str) -> list[str]:
+    """Give the words by which kubectl starts a container to look into a pod or a node."""
+    return ["debug", target, *options, f"--image={recipes.TOOLS}", "--image-pull-policy=Never"]
+
+
+def test_an_ephemeral_container_with_a_terminal(watched: Watched) -> None:
+    words = debug("web", "-it", "--target=main", "--container=seated")
+    terminal(watched.cluster, *words, "--", "bash", "-c", "sleep 1; cat /etc/gshadow")
+    entry = watched.entry("gshadow")
+
+    assert (entry["entry.type"], entry["entry.tty"]) == ("ephemeral-container", True)
+    assert (entry["k8s.pod.name"], entry["k8s.container.name"]) == ("web", "seated")
+    assert ["cat", "/etc/gshadow"] in watched.commands(entry)
+
+
+@pytest.mark.parametrize("seated", [True, False], ids=["with a terminal", "without"])
+def test_a_pod_to_look_at_the_node(watched: Watched, *, seated: bool) -> None:
+    node = f"node/{watched.cluster.masters[0].name}"
+    words = debug(node, *(["-it"] if seated else []))
+    file = "/etc/hosts.allow" if seated else "/etc/hosts.deny"
+    script = ["--", "chroot", "/host", "bash", "-c", f"sleep 1; cat {file}; :"]
+    if seated:
+        terminal(watched.cluster, *words, *script)
+    else:
+        kubectl(watched.cluster, *words, *script)
+    entry = watched.entry(file)
+
+    assert (entry["entry.type"], entry["entry.confidence"]) == ("nsenter", 0.8)
+    assert entry["entry.tty"] is seated
+    assert entry["k8s.pod.name"].startswith("node-debugger-")
+    assert ["cat", file] in watched.commands(entry)
+
+
+@pytest.mark.parametrize("container", ["one", "main"])
+def test_containers_of_a_pod_that_share_their_pids(watched: Watched, container: str) -> None:
+    script = f"cat /etc/{container}; (setsid bash -c 'sleep 0.3; cat /etc/late-{container}' &); :"
+    kubectl(watched.cluster, "exec", "shared", "-c", container, "--", "bash", "-c", script)
+    entry = watched.entry(f"/etc/{container}")
+
+    assert entry["entry.type"] == "exec"
+    assert entry["entry.confidence"] in SURE
+    assert entry["k8s.container.name"] == container
+    # The pod's pause process adopts what outlives its parent: it stays of the session.
+    assert ["cat", f"/etc/late-{container}"] in watched.commands(entry)
+    entries = [each for each in watched.records() if each["kind"] == "Kubernetes"]
+    assert len([each for each in entries if f"late-{container}" in each["entry.cmdline"]]) == 1
+
+
+def test_a_pod_with_the_hosts_pids(watched: Watched) -> None:
+    kubectl(watched.cluster, "exec", "hostly", "--", "bash", "-c", "cat /etc/networks; :")
+    entry = watched.entry("/etc/networks")
+
+    # By then the runtime may have ended already, and what adopts its child adopts orphans too.
+    expected = {("exec", sure) for sure in SURE} | {("unknown", 0.3)}
+    assert (entry["entry.type"], entry["entry.confidence"]) in expected
+    assert entry["k8s.pod.name"] == "hostly"
+    assert ["cat", "/etc/networks"] in watched.commands(entry)
+
+
+def test_two_execs_at_once(watched: Watched) -> None:
+    fifo = "/run/both"
+    kubectl(watched.cluster, "exec", "web", "--", "mkfifo", fifo)
+    scripts = [f"cat /etc/first; echo go >{fifo}; :", f"read go <{fifo}; cat /etc/second; :"]
+    running = [
+        subprocess.Popen(
+            kubectl_command(watched.cluster, "exec", "web", "--", "bash", "-c", script),
+            stderr=subprocess.DEVNULL,
+        )
+        for script in scripts
+    ]
+    assert [each.wait(30) for each in running] == [0, 0]
+    first, second = watched.entry("/etc/first"), watched.entry("/etc/second")
+
+    assert first["traceId"] != second["traceId"]
+    assert watched.commands(first) == [["bash", "-c", scripts[0]], ["cat", "/etc/first"]]
+    assert watched.commands(second) == [["bash", "-c", scripts[1]], ["cat", "/etc/second"]]
+
+
+def test_a_container_that_is_deleted_in_mid_session(watched: Watched) -> None:
+    command = kubectl_command(watched.cluster, "exec", "brief", "--", "sleep", "987")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        entry = watched.entry("sleep 987")
+        kubectl(watched.cluster, "delete", "pod", "brief", "--grace-period=0", "--force")
+        assert running.wait(30) != 0
+    session = watched.session(entry)
+
+    assert [each["kind"] for each in session][-2:] == ["CommandExit", "SessionEnd"]
+    assert session[-2]["exit.signal"] == 9
+    assert session[-1]["k8s.pod.name"] == "brief"
+
+
+def test_through_the_interface_of_the_runtime(watched: Watched) -> None:
+    """As ``crictl exec --sync`` does, which is not on the node: one call without the kubelet."""
+    container = watched.container("web")
+    fields = [(1, container), (2, "cat"), (2, "/etc/services")]
+    call = b"".join(bytes([n << 3 | 2, len(text)]) + text.encode() for n, text in fields)
+    message = b"\0" + len(call).to_bytes(4, "big") + call
+    node = watched.cluster.container(watched.cluster.masters[0])
+    pid = subprocess.check_output(["podman", "inspect", "-f", "{{.State.Pid}}", node], text=True)
+    subprocess.run(
+        [
+            *("curl", "--silent", "--show-error", "--fail", "--http2-prior-knowledge"),
+            *("--unix-socket", f"/proc/{pid.strip()}/root/run/containerd/containerd.sock"),
+            *("--header", "Content-Type: application/grpc", "--header", "TE: trailers"),
+            *("--data-binary", "@-", "--output", "/dev/null"),
+            "http://localhost/runtime.v1.RuntimeService/ExecSync",
+        ],
+        input=message,
+        check=True,
+        timeout=30,
+    )
+    entry = watched.entry("/etc/services")
+
+    assert entry["entry.type"] == "exec"
+    assert entry["entry.confidence"] in SURE
+
+
+def test_through_containerds_own_client(watched: Watched) -> None:
+    container = watched.container("web")
+    watched.on_node(f"ctr -n k8s.io task exec --exec-id by-hand {container} cat /etc/issue.net")
+    entry = watched.entry("/etc/issue.net")
+
+    assert entry["entry.type"] == "exec"
+    assert entry["entry.confidence"] in SURE
+
+
+def test_attaching_is_not_seen(watched: Watched) -> None:
+    subprocess.run(
+        kubectl_command(watched.cluster, "attach", "-i", "heard"),
+        input=b"cat /etc/hostname\n",
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    kubectl(watched.cluster, "exec", "heard", "--", "echo", "afterwards")
+    entry = watched.entry("afterwards")
+
+    told = [each for each in watched.records() if each.get("k8s.pod.name") == "heard"]
+    assert {each["traceId"] for each in told} == {entry["traceId"]}
+
+
 def test_from_the_node_by_nsenter(watched: Watched) -> None:
-    pid = watched.on_node(
-        "for p in /proc/[0-9]*; do"
-        " tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -qx 'sleep infinity ' && echo ${p#/proc/};"
-        " done | head -1"
-    ).strip()
-    assert pid, watched.on_node("ps ax")
+    container = watched.container("web")
+    tasks = watched.on_node("ctr -n k8s.io task ls").splitlines()
+    (pid,) = [row.split()[1] for row in tasks if row.startswith(container)]
     watched.on_node(f"nsenter -t {pid} -m -p -u -n -- cat /proc/version >/dev/null")
     entry = watched.entry("/proc/version")
 

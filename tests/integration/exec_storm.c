@@ -1,8 +1,9 @@
 /* Runs a program again and again at a fixed rate, and says how long each run took to begin and end.
  *
- *     exec_storm COUNT RATE PROGRAM        RATE a second; 0: as fast as it goes
+ *     exec_storm COUNT RATE PROGRAM [same]        RATE a second; 0: as fast as it goes
  *
- * The program gets its number as argument, so that a reader can tell which runs it has seen.
+ * The program gets its number as argument, so that a reader can tell which runs it has seen; with
+ * `same` it is always 0. A run that begins late does not delay the next ones.
  * Prints: runs, seconds, and of one run's time the median and the 99th percentile in microseconds.
  */
 #define _GNU_SOURCE
@@ -29,7 +30,7 @@ static int ascending(const void *one, const void *other)
 
 int main(int count, char **arguments)
 {
-	if (count != 4)
+	if (count != 4 && count != 5)
 		return 2;
 	long runs = atol(arguments[1]), rate = atol(arguments[2]);
 	double *took = calloc(runs, sizeof(*took)), begin = now();
@@ -40,7 +41,7 @@ int main(int count, char **arguments)
 		double due = rate ? begin + (double)run / rate : 0, wait = due - now(), start;
 		pid_t child;
 
-		snprintf(number, sizeof(number), "run=%ld", run);
+		snprintf(number, sizeof(number), "run=%ld", count == 5 ? 0 : run);
 		if (wait > 0) {
 			struct timespec rest = {(time_t)wait, (wait - (time_t)wait) * 1e9};
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -136,10 +137,34 @@ class AuditControl:
 
 
 class FoundSettings:
-    """What the settings were before the agent changed them, kept in a file across a crash."""
+    """What the settings were before the agent changed them, kept in a file across a crash.
+
+    There is one kernel audit, so one process at a time has the right to this file.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._lock = -1
+
+    def take(self) -> None:
+        """Get the right to change the settings; raises SensorError if another process has it."""
+        path = self._path.with_name(self._path.name + ".lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise SensorError("another agent uses kernel audit, and there is only one") from None
+        except OSError as problem:
+            self.release()
+            raise SensorError(f"can't lock {path}: {problem.strerror}") from problem
+
+    def release(self) -> None:
+        """Let another process have the right."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def load(self) -> Status | None:
         """Return what was found when it was never given back."""

@@ -52,8 +52,14 @@ class AuditLog:
         self._wanted = rules
         self._found = FoundSettings(found)
         self._before: Status | None = None
-        self._control = AuditControl()
         self._socket: NetlinkSocket | None = None
+        # Whoever may not use kernel audit may not give it back either.
+        self._found.take()
+        try:
+            self._control = AuditControl()
+        except SensorError:
+            self._found.release()
+            raise
         try:
             self._begin()
         except (SensorError, OSError) as problem:
@@ -124,6 +130,7 @@ class AuditLog:
         self._control.close()
         if self._socket:
             self._socket.close()
+        self._found.release()
 
     @property
     def _stream(self) -> NetlinkSocket:

@@ -45,6 +45,15 @@ class Standing:
     threads: int
     dead: bool
 
+    @property
+    def over(self) -> bool:
+        """Whether the process is gone too.
+
+        Without any thread it is a leader that was let go while it was read: one that another
+        thread has taken the place of, to run a program, or the last. Who asks again will know.
+        """
+        return self.dead and self.threads == 1
+
 
 class ProcReader:
     """Reads a /proc; of a process that is gone, or going, it returns None or nothing."""

@@ -150,7 +150,8 @@ class Trace:
     def _fork(self, event: Fork) -> None:
         start = to_tick(event.time)
         known = self._lineage.get(event.child)
-        if known and abs(known.start - start) <= _SAME_START:
+        # When the end of one is told /proc may show the next one of that pid already.
+        if known and event.child not in self._lingering and _same(known.start, start):
             return
         if known:
             self._without_status(known)
@@ -238,7 +239,7 @@ class Trace:
         if process.session:
             standing = self._reader.standing(event.pid)
             # The leader can go before other threads, also to make room for one that execs.
-            if standing and not (standing.dead and standing.threads <= 1):
+            if standing and not standing.over:
                 self._lingering[event.pid] = (event.time, event.status)
                 return
         self._gone(process, event.time, event.status)
@@ -264,7 +265,7 @@ class Trace:
         for pid, (time, status) in list(self._lingering.items()):
             standing = self._reader.standing(pid)
             process = self._lineage.get(pid)
-            if process and (standing is None or (standing.dead and standing.threads <= 1)):
+            if process and (standing is None or standing.over):
                 self._gone(process, time, status)
 
     def _crossing(self, pid: int) -> None:
@@ -294,6 +295,10 @@ class Trace:
         alive = self._lineage.get(sighting.process.pid) is sighting.process
         name = self._reader.name(sighting.process.pid) if alive else (b"", b"")
         return without_records(sighting, *name)
+
+
+def _same(one: int, other: int) -> bool:
+    return abs(one - other) <= _SAME_START
 
 
 def _session_of(item: _Item) -> int:

@@ -28,7 +28,7 @@ RING_SIZE = 8 << 20
 
 _BTF = "/sys/kernel/btf/vmlinux"
 _JUMPS = ("at_exec", "at_fork", "at_exit")
-_BATCH = 2048
+_BATCH = 512
 _CGROUPS_MAX = 8192
 _TASKS_MAX = 32768
 _NUMBER = struct.Struct("=Q")
@@ -107,7 +107,7 @@ class BpfSensor:
         return self._files["ring"]
 
     def read(self) -> Sequence[Event]:
-        """Return what waits, at most some thousand events at once."""
+        """Return what waits, at most some hundred events at once: they take memory."""
         self._ring.consume()
         pending, self._pending = self._pending, []
         events: list[Event] = []

@@ -174,8 +174,17 @@ def _to(event: ExecEvent, index: ContainerLookup, target: Crossing) -> Crossing:
 def _is_access_by_starting(container: Container) -> bool:
     """Whether somebody begins to work in a container by starting it."""
     return container.kind != "sandbox" and (
-        container.kind == "ephemeral" or container.interactive or looks_ephemeral(container)
+        container.kind == "ephemeral"
+        or container.interactive
+        or looks_ephemeral(container)
+        or debugs_node(container)
     )
+
+
+def debugs_node(container: Container) -> bool:
+    """Whether a container is what kubectl debug makes to look at a node, by its pod's name."""
+    pod = container.pod
+    return pod is not None and container.shares_pids and pod.name.startswith("node-debugger-")
 
 
 def looks_ephemeral(container: Container) -> bool:

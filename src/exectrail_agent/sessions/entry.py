@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from exectrail_agent.containers.model import Container
-from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent
-from exectrail_agent.sessions.crossing import Crossing, Way, is_monitor, is_runtime, looks_ephemeral
+from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
+from exectrail_agent.sessions.crossing import (
+    Crossing,
+    Way,
+    debugs_node,
+    is_monitor,
+    is_runtime,
+    looks_ephemeral,
+)
 from exectrail_agent.sessions.program import arguments, base, runtime_name
 
 _AUDIT_ID = b"KUBERNETES_EXEC_AUDIT_ID"
@@ -73,9 +80,9 @@ def classify(event: ExecEvent, crossing: Crossing, *, regular: bool = False) -> 
         return _started(container)
     if crossing.by_namespaces:
         return _by_namespaces(event)
-    if container and container.shares_pids and is_monitor(event.parent):
+    if container and container.shares_pids and _may_adopt(event.parent, event.task):
         return Entry(
-            "unknown", _ORPHAN, "an orphan of a container without own pids has the same parent"
+            "unknown", _ORPHAN, "an orphan of a container with the host's pids has the same parent"
         )
     if _by_runtime(event):
         return _through_runtime(event, crossing, regular=regular)
@@ -83,6 +90,12 @@ def classify(event: ExecEvent, crossing: Crossing, *, regular: bool = False) -> 
         entry = _through_runtime(event, crossing, regular=regular)
         return _at_most(entry, _UNREADABLE, "what started it could not be read")
     return _from_host(event, container)
+
+
+def _may_adopt(parent: Task, task: Task) -> bool:
+    """Whether a parent may have got its child when another died: within one pid namespace only."""
+    both = {parent.pid_namespace, task.pid_namespace}
+    return is_monitor(parent) and (len(both) == 1 or 0 in both)
 
 
 def _by_namespaces(event: ExecEvent) -> Entry:
@@ -108,8 +121,7 @@ def _started(container: Container) -> Entry:
         return Entry("ephemeral-container")
     if looks_ephemeral(container):
         return Entry("ephemeral-container", 0.7, "told by its name alone")
-    pod = container.pod
-    if pod and container.shares_pids and pod.name.startswith("node-debugger-"):
+    if debugs_node(container):
         return Entry("nsenter", 0.8, "a pod named as kubectl debug node names its own")
     return Entry(
         "interactive-container", 0.8, "a container with a terminal may start with nobody at it"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exectrail_agent.audit.execve import Sighting, complete, terminal
@@ -224,6 +224,13 @@ def test_open_events_are_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([SYSCALL, EXECVE, CWD, PATH, END, 0]), st.binary())))
+@example([(EXECVE, b"argc=99999999999 a0=41")])
+@example([(EXECVE, b"argc=" + b"9" * 5000 + b' a0="x"')])
+@example([(EXECVE, b"argc=1 a0_len=18446744073709551616 a0[0]=41 a0[99999999]=42")])
+@example([(EXECVE, b"argc=2 a0=4 a1=zz a" + b"9" * 5000 + b"=41")])
+@example([(EXECVE, b"argc=1 a0_len=-1 a0[-1]=41"), (EXECVE, b"a0[1]=")])
+@example([(PATH, b"item=-1 name=(null)"), (PATH, b'item=0 name="unended')])
+@example([(CWD, b"cwd=2F00"), (CWD, b"cwd="), (SYSCALL, b"arch=zz syscall=-1 success=yes")])
 def test_bytes_of_any_kind_raise_nothing(records: list[Record]) -> None:
     prefix = b"audit(1795240121.614:8): "
     begin = next(line for kind, line in corpus() if kind == SYSCALL and b":8)" in line)
@@ -244,6 +251,13 @@ def test_damaged_real_lines_raise_nothing(data: st.DataObject) -> None:
 
 
 @given(st.binary())
+@example(b"audit(")
+@example(b"audit(1364481363:24287): ")
+@example(b"audit(1364481363.243:): ")
+@example(b"audit(-1.5:1): ")
+@example(b"9" * 5000)
+@example(b"0x")
+@example("\N{ARABIC-INDIC DIGIT ONE}".encode())
 def test_a_stamp_or_none(line: bytes) -> None:
     assert stamp(line) is None
     text_of(line)

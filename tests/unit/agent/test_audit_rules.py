@@ -180,3 +180,20 @@ def test_the_kernels_filter_passes_what_is_read() -> None:
         assert [here.recv(999) for _ in kept] == kept
         with pytest.raises(BlockingIOError):
             here.recv(999)
+
+
+def test_one_process_at_a_time_may_use_kernel_audit(tmp_path: Path) -> None:
+    path = str(tmp_path / "run" / "found.json")
+    first, second = FoundSettings(path), FoundSettings(path)
+    first.take()
+    with pytest.raises(SensorError, match="another agent uses kernel audit"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_a_lock_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SensorError, match="can't lock"):
+        FoundSettings(str(tmp_path / "file" / "found.json")).take()

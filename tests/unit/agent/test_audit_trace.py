@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -280,6 +281,31 @@ def test_a_leader_that_goes_before_its_threads_is_no_exit_yet() -> None:
     story.node.lingering.clear()
     del story.node.parents[10]
     assert kinds(story.audit()) == [("exit", 10), ("end", 0)]
+
+
+def test_a_pid_that_comes_again_at_once_is_another_process() -> None:
+    story = Story()
+    entered(story)
+    story.fork(10, 11)
+    story.exec(11)
+    told = story.audit()
+    # The next one is there before this one's end is told.
+    story.trace.proc(Exit(next(story._time), 11, 256), story.now)
+    story.fork(10, 11)
+    story.exec(11)
+    story.exit(11, 512)
+
+    told += story.audit()
+    assert [one.status for one in told if isinstance(one, ExitEvent)] == [256, 512]
+    assert kinds(told).count(("exec", 11)) == 2
+
+
+@pytest.mark.parametrize(
+    ("threads", "dead", "over"),
+    [(1, True, True), (2, True, False), (0, True, False), (1, False, False)],
+)
+def test_a_process_is_over_when_its_last_thread_is(threads: int, dead: bool, over: bool) -> None:  # noqa: FBT001
+    assert Standing(1, 0, threads, dead).over is over
 
 
 def test_an_exec_by_a_thread_ends_nothing() -> None:

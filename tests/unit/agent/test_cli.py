@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -197,7 +198,9 @@ def test_who_asks_for_one_gets_no_other(monkeypatch: pytest.MonkeyPatch, wanted:
     assert [name for name, _ in asked] == [wanted]
 
 
-def test_a_self_test_has_pins_and_notes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_self_test_has_pins_of_its_own_and_the_one_kernel_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = _sensors(monkeypatch)
     for pins in (None, "/sys/fs/bpf/other"):
         with pytest.raises(SensorError):
@@ -206,4 +209,62 @@ def test_a_self_test_has_pins_and_notes_of_its_own(monkeypatch: pytest.MonkeyPat
     folders = [options["folder"] for name, options in asked if name == "bpf"]
     notes = [options["found"] for name, options in asked if name == "audit"]
     assert folders == ["/sys/fs/bpf/exectrail", "/sys/fs/bpf/other"]
-    assert len(set(notes)) == 2
+    assert len(set(notes)) == 1
+
+
+ANSWERS = """
+import signal, sys, time
+from pathlib import Path
+from exectrail_agent import health
+
+def answer(*_):
+    status, _, _ = health.read(Path(sys.argv[1]), time.time())
+    status.canary = time.time()
+    health.write(status, Path(sys.argv[1]))
+
+signal.signal(signal.SIGUSR1, answer if sys.argv[2] == "exectrail-sees" else signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_an_agent_with_kernel_audit_is_asked_instead_of_disturbed(
+    conf: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    sees: bool,
+) -> None:
+    asked = _sensors(monkeypatch)
+    monkeypatch.setattr(cli, "_PROOF_SECONDS", 5.0 if sees else 0.3)
+    word = "exectrail-sees" if sees else "exectrail-blind"
+    command = [sys.executable, "-c", ANSWERS, str(tmp_path / "run"), word]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as live:
+        assert live.stdout
+        assert live.stdout.readline() == b"ready\n"
+        health.write(Status(pid=live.pid, written=time.time(), sensor="audit"), tmp_path / "run")
+        code = cli.main(["self-test", "--config", conf])
+        live.kill()
+
+    said = capsys.readouterr()
+    assert asked == []
+    assert code == (0 if sees else 69)
+    words = "saw" if sees else "did not see"
+    assert f"the running agent (pid {live.pid}) {words} a program of its own" in said.out + said.err
+
+
+@pytest.mark.parametrize("left", ["ended", "another sensor"])
+def test_without_such_an_agent_the_self_test_is_made_here(
+    conf: str, tmp_path: Path, agent: int, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    asked = _sensors(monkeypatch)
+    status = Status(pid=agent, written=time.time(), sensor="audit" if left == "ended" else "bpf")
+    health.write(status, tmp_path / "run")
+    if left == "ended":
+        os.kill(agent, signal.SIGKILL)
+        os.waitpid(agent, 0)
+
+    assert cli.main(["self-test", "--config", conf]) == 69
+    assert [name for name, _ in asked] == ["bpf", "audit"]

@@ -12,6 +12,7 @@ from exectrail_agent.events import ExecEvent
 from exectrail_agent.sessions.crossing import cross
 from exectrail_agent.sessions.entry import Entry, IntervalWatch, classify, ids_of
 from tests.unit.agent.world import (
+    HOST_PID,
     SECOND,
     WEB,
     Index,
@@ -84,6 +85,10 @@ def test_starting_a_container_to_work_in_it_is_an_access() -> None:
     debug = Pod("default", "node-debugger-n1-abcde", "u2")
     node = replace(WEB, interactive=True, shares_pids=True, pod=debug)
     assert start(node).type == "nsenter"
+    assert start(replace(node, interactive=False)) == start(node)
+    without = replace(node, interactive=False, shares_pids=False)
+    event = run(1, inside(without, 500), SHIM, "sh", entry=True)
+    assert play(tracker(without), event).drops == [1]
 
 
 def test_a_name_alone_makes_no_ephemeral_container_where_the_pods_are_known() -> None:
@@ -99,11 +104,18 @@ def test_an_ephemeral_container_can_be_entered_once_more() -> None:
     assert judge(enter(ephemeral, 900, "sh"), ephemeral).type == "exec"
 
 
-def test_orphans_where_pids_are_the_hosts_are_no_certain_access() -> None:
-    shared = replace(WEB, shares_pids=True)
+@pytest.mark.parametrize("pids", [HOST_PID, 0])
+def test_orphans_where_pids_are_the_hosts_are_no_certain_access(pids: int) -> None:
+    shared = replace(WEB, shares_pids=True, pid_namespace=pids)
 
     assert judge(enter(shared, 900, "sh", parent=SHIM), shared).confidence == 0.3
     assert judge(enter(shared, 900, "sh"), shared).type == "exec"
+
+
+def test_nobody_outside_adopts_orphans_of_a_pod_with_pids_of_its_own() -> None:
+    shared = replace(WEB, shares_pids=True)
+
+    assert judge(enter(shared, 900, "sh", parent=SHIM), shared).type == "exec"
 
 
 def test_a_first_process_that_is_not_known_lowers_the_confidence() -> None:

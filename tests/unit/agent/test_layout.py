@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exectrail_agent.bpf import layout
@@ -113,6 +113,11 @@ def test_the_ends() -> None:
 
 
 @given(st.binary(max_size=400))
+@example(b"")
+@example(bytes(400))
+@example(b"\xff" * 400)
+@example(b"\x01\0\0\0" + bytes(4))
+@example(b"\x01\0\0\0" + b"\xff" * 396)
 def test_any_bytes_are_a_record_or_refused(raw: bytes) -> None:
     with contextlib.suppress(layout.LayoutError):
         layout.decode(raw, {})
@@ -124,6 +129,11 @@ def test_any_bytes_are_a_record_or_refused(raw: bytes) -> None:
     lengths=st.lists(st.integers(0, 2**32 - 1), min_size=8, max_size=8),
     data=st.binary(max_size=600),
 )
+# The sum of four bytes would wrap round.
+@example(head=0, problems=0, lengths=[2**32 - 1, 1, 0, 0, 0, 0, 0, 0], data=b"")
+@example(head=255, problems=2**32 - 1, lengths=[0] * 8, data=b"")
+@example(head=15, problems=0, lengths=[0, 0, 0, 0, 0, 0, 0, 2**31], data=b"\0" * 600)
+@example(head=4, problems=255, lengths=[1, 0, 0, 0, 0, 0, 0, 1], data=b"\0\0")
 def test_hostile_lengths_are_refused(
     head: int, problems: int, lengths: list[int], data: bytes
 ) -> None:
@@ -137,6 +147,8 @@ def test_hostile_lengths_are_refused(
 
 
 @given(st.lists(st.binary(max_size=60), min_size=8, max_size=8), st.integers(0, 15))
+@example([b""] * 8, 15)
+@example([b"\n\x1b[2J", b"/" * 60, b" (deleted)", b"memfd:", b"\xff\xfe", b"\0\0", b"=", b"\0"], 8)
 def test_any_text_is_kept(data: list[bytes], flags: int) -> None:
     told = event(record(flags=flags, **dict(zip(PARTS, data, strict=True))))
     assert told.argv == data[-1]

@@ -226,6 +226,25 @@ def test_identifiers_grow_and_never_repeat() -> None:
     assert {len(each) for each in made} == {26}
 
 
+def test_identifiers_of_one_agent_differ_in_little_and_of_two_in_much() -> None:
+    one, other = IdSource(milliseconds=lambda: 5), IdSource(milliseconds=lambda: 5)
+
+    made = [one.make() for _ in range(3)]
+
+    assert {each[:22] for each in made} == {made[0][:22]}
+    assert made[0][10:22] != other.make()[10:22]
+
+
+def test_identifiers_grow_beyond_a_million_and_a_chance_of_ones() -> None:
+    ids = IdSource(milliseconds=lambda: 5, random=lambda size: b"\xff" * size)
+    first = ids.make()
+    ids._count = (1 << 20) - 2
+
+    made = [first, *(ids.make() for _ in range(4))]
+
+    assert made == sorted(set(made))
+
+
 class Clocks:
     boot = 100 * SECOND
     wall = 1_795_132_800 * SECOND + 5

@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exectrail_agent.containers import bundle
@@ -78,6 +78,17 @@ def test_wrong_types_are_left_out(data: object) -> None:
 
 
 @given(st.binary(max_size=100))
+@example(b"")
+@example(b"[" * 100_000)
+@example(b'{"a":' * 100_000)
+@example(b'{"annotations": {"a": ' + b"9" * 100_000 + b"}}")
+@example(b'{"annotations": {"\\ud800": "\\udfff"}, "linux": {"cgroupsPath": "\\u0000"}}')
+@example(b'{"linux": {"namespaces": [{"type": "pid", "path": 1}, null, [], "pid"]}}')
+@example(b'{"linux": NaN, "process": {"terminal": 1}, "annotations": -Infinity}')
+@example(b'{"linux": {}, "linux": []}')
+@example(b"\xef\xbb\xbf{}")
+@example(b"{}{}")
+@example(b"\xff")
 def test_any_bytes_are_a_bundle_or_a_value_error(raw: bytes) -> None:
     with contextlib.suppress(ValueError):
         bundle.parse(raw)

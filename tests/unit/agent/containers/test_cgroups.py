@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exectrail_agent.containers import cgroups
@@ -105,6 +105,14 @@ def test_the_base_is_the_group_that_names_the_container_or_the_expected_one() ->
     st.binary(max_size=300)
     | st.lists(st.sampled_from([b"/", b":", b"-", A.encode()])).map(b"".join)
 )
+@example(b"")
+@example(b"/" * 300)
+@example(b"/../../" + A.encode())
+@example(b"/kubepods/x-" + A.encode() + b"\n")
+@example(b"/libpod-conmon-" + A.encode() + b".scope")
+@example(b"/" + A.encode().upper() + b"/" + A.encode() * 2)
+@example(b"0::/a\n1:name=:x:/b:c\n::::\n0:/")
+@example(b"/\xff\xfe-" + A.encode())
 def test_no_path_is_too_strange(path: bytes) -> None:
     found = list(cgroups.ancestors(path))
     assert all(path.startswith(ancestor) for ancestor, _ in found)
@@ -113,6 +121,13 @@ def test_no_path_is_too_strange(path: bytes) -> None:
 
 
 @given(st.text(alphabet=st.characters() | st.sampled_from("/:.-"), max_size=60))
+@example("a-b.slice:docker:..")
+@example("../../../sys:x:y")
+@example("-.slice::")
+@example("::")
+@example("-----.slice:a:b.slice")
+@example("/./..//x")
+@example("a\0b:\ud800:c")
 def test_no_configured_path_leads_out_or_is_the_root(text: str) -> None:
     path = cgroups.configured(text)
     assert path == b"" or (path.startswith(b"/") and len(path) > 1)

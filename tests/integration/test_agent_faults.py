@@ -1,0 +1,294 @@
+"""The agent under what goes wrong: stopped, killed, blinded, asked too often, on a bad disk.
+
+It runs in a pid namespace of its own, where nothing happens but what a test does: what is produced
+there is known to the last exec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exectrail_agent.bpf.libbpf import Libbpf
+from exectrail_agent.bpf.pins import remove_pins
+from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
+from tests.integration.test_agent_bpf import bpffs, storm
+from tests.integration.test_agent_loop import Service, archive
+from tests.unit.agent.world import validator
+
+__all__ = ["archive", "bpffs", "storm"]
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/sys/kernel/btf/vmlinux").exists(),
+    reason="loads programs into the kernel: needs root and a kernel with BTF",
+)
+
+
+@dataclass
+class Node(Service):
+    """An agent in a pid namespace, and a control group there that is named as a container's."""
+
+    init: int = 0
+    group: Path = Path()
+    storm: str = ""
+
+    def inside(self, *command: str) -> list[str]:
+        return ["nsenter", "-t", str(self.init), "-p", "-m", "--", *command]
+
+    def command(self, *words: str) -> list[str]:
+        return self.inside(*super().command(*words))
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        before = self.status().get("pid"), self.status().get("started")
+        process = subprocess.Popen(self.command("run", *options), stderr=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        self.until(
+            lambda: (
+                (self.status().get("pid"), self.status().get("started")) != before
+                and self.status().get("canary")
+            )
+        )
+        return process
+
+    def send(self, number: int) -> None:
+        """Send a signal to the agent itself, without a program that would be seen."""
+        nsenter = self.processes[-1]
+        (agent,) = Path(f"/proc/{nsenter.pid}/task/{nsenter.pid}/children").read_text().split()
+        os.kill(int(agent), number)
+        if number == signal.SIGCONT:
+            # It stops too when what it has started is stopped.
+            nsenter.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.send(number)
+        return self.processes[-1].wait(15)
+
+    def produce(self, count: int, rate: int = 0) -> subprocess.Popen[bytes]:
+        """Come into the control group and run `count` programs; with the first it is one more."""
+        script = 'echo $$ > "$0/cgroup.procs"; exec "$@" >/dev/null'
+        words = [self.storm, str(count), str(rate), "/bin/true"]
+        return subprocess.Popen(self.inside("sh", "-c", script, str(self.group), *words))
+
+    def accounted(self) -> tuple[int, int]:
+        """Give how many execs of accesses are recorded, and how many known to be lost."""
+        text = (self.log / "advaudit.log").read_bytes()
+        collapsed, lost = (
+            sum(map(int, re.findall(rb'"%s":(\d+)' % name, text)))
+            for name in (b"throttle.count", b"loss.execs")
+        )
+        return text.count(b'"kind":"Command"') + collapsed, lost
+
+    def holds(self, produced: int, seconds: float = 30) -> tuple[int, int]:
+        """Wait until all that was produced is accounted for, and no more than that."""
+        self.until(lambda: sum(self.accounted()) >= produced, seconds)
+        time.sleep(0.3)
+        records = self.records()
+        for record in records[:: len(records) // 100 + 1]:
+            validator(record["kind"]).validate(record)
+        assert [each["seq"] for each in records] == list(range(1, len(records) + 1))
+        recorded, lost = self.accounted()
+        assert recorded + lost == produced
+        return recorded, lost
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of the log's own, which can be made to stand still or fail."""
+    image, log = tmp_path / "disk", tmp_path / "log"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    log.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True)
+    subprocess.run(["mount", "-o", "loop,errors=remount-ro", image, log], check=True)
+    yield log
+    subprocess.run(["umount", "-l", log], check=False)
+
+
+@pytest.fixture
+def node(archive: Path, bpffs: Path, disk: Path, tmp_path: Path, storm: str) -> Iterator[Node]:
+    _, point = choose_hierarchy(read_mounts())
+    group = Path(point, f"exectrail-faults-{os.getpid()}", f"{os.getpid():064x}")
+    group.mkdir(parents=True)
+    holder = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "600"]
+    )
+    try:
+        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+        while not children.read_text():
+            time.sleep(0.01)
+        init = int(children.read_text())
+        while Path(f"/proc/{init}/comm").read_text() != "sleep\n":
+            time.sleep(0.01)
+        made = Node(archive, tmp_path, bpffs / "exectrail", disk, [], init, group, storm)
+        made.configure()
+        made.conf.write_text(made.conf.read_text().replace("size_mb = 1\n", "size_mb = 40\n"))
+        yield made
+    finally:
+        holder.kill()
+        holder.wait()
+        for process in made.processes:
+            process.kill()
+            process.wait()
+            if process.stderr:
+                process.stderr.close()
+        while Path(f"/proc/{init}").exists():
+            time.sleep(0.02)
+        remove_pins(str(made.pins))
+        group.rmdir()
+        group.parent.rmdir()
+
+
+def reasons(node: Node) -> str:
+    return "; ".join(node.status().get("reasons", []))
+
+
+# ---- produced = recorded + lost ----
+
+
+def test_a_storm_is_accounted_for(node: Node) -> None:
+    node.start()
+    assert node.produce(2000).wait(60) == 0
+
+    assert node.holds(2001) == (2001, 0)
+
+
+def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
+    node.start()
+    node.send(signal.SIGSTOP)
+    assert node.produce(9000).wait(60) == 0
+    node.send(signal.SIGCONT)
+
+    _, lost = node.holds(9001)
+    assert lost > 0
+    (loss, *_) = [each for each in node.records() if each["kind"] == "Loss"]
+    assert loss["loss.cause"].startswith("ring-full")
+    assert loss["loss.fromBoot"] < loss["loss.toBoot"]
+    assert "events were lost" in reasons(node)
+
+
+def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(node: Node) -> None:
+    node.start()
+    running = node.produce(4000, 2000)
+    node.until(lambda: node.commands("run=1500"))
+    node.end(signal.SIGKILL)
+    node.start()
+    assert running.wait(60) == 0
+
+    recorded, _ = node.holds(4001)
+    assert recorded > 3000
+    assert len({each["traceId"] for each in node.records() if "traceId" in each}) == 1
+
+
+# ---- disks ----
+
+
+def test_a_disk_that_stands_still(node: Node, disk: Path) -> None:
+    node.start()
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        assert node.produce(9000).wait(60) == 0
+        time.sleep(0.5)
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+
+    _, lost = node.holds(9001)
+    assert lost > 0
+
+
+def test_a_disk_that_fails(node: Node, disk: Path) -> None:
+    """Its file system becomes read-only although the log is open."""
+    node.start()
+    device = subprocess.check_output(["findmnt", "-no", "SOURCE", disk], text=True).strip()
+    Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("a test")
+    assert node.produce(50).wait(60) == 0
+    node.until(lambda: "read-only" in reasons(node).lower())
+    assert node.end() == 0
+
+    # Such a file system can only be mounted anew.
+    image = node.folder / "disk"
+    subprocess.run(["umount", disk], check=True)
+    subprocess.run(node.inside("umount", str(disk)), check=True)
+    subprocess.run(node.inside("mount", "-o", "loop", str(image), str(disk)), check=True)
+    node.log = Path(f"/proc/{node.init}/root{disk}")
+    node.start()
+    _, lost = node.holds(51)
+    assert lost == 51
+
+
+# ---- proofs ----
+
+
+def test_a_self_test_can_be_asked_for(node: Node) -> None:
+    node.start()
+    first = node.status()["canary"]
+    node.send(signal.SIGUSR1)
+    node.until(lambda: node.status()["canary"] > first, 3)
+
+    found = [one for one in node.records() if one.get("health.cause") == "canary"]
+    assert len(found) == 2
+    assert reasons(node) == ""
+
+
+def test_asking_many_times_does_no_harm(node: Node) -> None:
+    node.start()
+    pid = node.status()["pid"]
+    running = node.produce(1000, 1000)
+    ask = f"for i in $(seq 500); do kill -USR1 {pid}; done; sleep 0.2; kill -USR1 {pid}"
+    subprocess.run(node.inside("bash", "-c", ask), check=True)
+    last = time.time()
+    assert running.wait(30) == 0
+
+    assert node.holds(1001) == (1001, 0)
+    node.until(lambda: node.status()["written"] > last)
+    assert (node.status()["pid"], reasons(node)) == (pid, "")
+    time.sleep(0.5)
+    node.send(signal.SIGUSR1)
+    node.until(lambda: node.status()["canary"] > last + 0.5)
+    states = subprocess.check_output(node.inside("ps", "-eo", "ppid=,stat="), text=True)
+    assert [row for row in states.splitlines() if "Z" in row and row.split()[0] == str(pid)] == []
+
+
+def test_a_sensor_that_was_blinded_shows_at_once_when_asked(node: Node) -> None:
+    node.start()
+    libbpf = Libbpf()
+    jump = libbpf.pinned(str(node.pins / "jump"))
+    for index in range(3):
+        with contextlib.suppress(OSError):
+            libbpf.delete(jump, index.to_bytes(4, "little"))
+    os.close(jump)
+    node.send(signal.SIGUSR1)
+    node.until(lambda: "the sensor is blind" in reasons(node), 12)
+    assert node.ask("status").returncode == 1
+
+    # The next agent's programs take the place of those.
+    node.end()
+    node.start()
+    assert node.ask("status").returncode == 0
+
+
+# ---- pids ----
+
+
+def test_a_pid_that_comes_again_is_another_process(node: Node) -> None:
+    node.start()
+    last = "/proc/sys/kernel/ns_last_pid"
+    session = f"echo 6999 >{last}; /bin/true ended; sleep 0.1; exit 0"
+    script = 'echo $$ > "$0/cgroup.procs"; exec sh -c "$1"'
+    subprocess.run(node.inside("sh", "-c", script, str(node.group), session), check=True)
+    outside = f"echo 6999 >{last}; /bin/true outside; exit 0"
+    subprocess.run(node.inside("sh", "-c", outside), check=True)
+    subprocess.run(node.inside("sh", "-c", script, str(node.group), session), check=True)
+    node.until(lambda: len(node.commands("ended")) == 2)
+
+    first, second = node.commands("ended")
+    assert (first["process.pid"], second["process.pid"]) == (7000, 7000)
+    assert first["traceId"] != second["traceId"]
+    assert node.commands("outside") == []
