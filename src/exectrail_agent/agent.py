@@ -39,6 +39,8 @@ audit sensor tells is completed from there."""
 _MANY = 256
 _ROUNDS = 256
 """More than a ring holds. In an endless flood too, losses are told and the watchdog is served."""
+_CALM = 2.0
+"""Seconds without a loss after which the open sessions are compared with the kernel's."""
 _MEMORY = 600.0
 """Seconds for which a loss keeps the agent degraded."""
 LOG = "advaudit.log"
@@ -82,6 +84,7 @@ class Agent:
         self._burst = _BURST
         self._due = dict.fromkeys(("status", "save", "watchdog", "canary"), 0.0)
         self._lost_at = -_MEMORY
+        self._compare_at = 0.0
         self._canary_problem = ""
         self._state_word = ""
 
@@ -142,6 +145,12 @@ class Agent:
         if lost:
             self._lost_at = now
             parts.writer.append(lost)
+            if parts.sensor.name == "bpf":
+                self._compare_at = now + _CALM
+        if self._compare_at and self._compare_at <= now:
+            # The beginning or the end of a session may be among what was lost.
+            self._compare_at = 0.0
+            self._follow(parts.tracker.recover(parts.sensor.live(), now))
         parts.writer.tick()
         if parts.pods is not None and parts.pods.wait(now) <= 0:
             parts.pods.poll(now)
@@ -208,6 +217,8 @@ class Agent:
         due = self._parts.tracker.next_due()
         if due is not None:
             times.append(due)
+        if self._compare_at:
+            times.append(self._compare_at)
         if self._canary.flying or self._dirty or self._parts.writer.backlog:
             times.append(now + _SECOND)
         if self._parts.sensor.name == "audit":

@@ -172,6 +172,9 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
     assert loss["loss.cause"].startswith("ring-full")
     assert loss["loss.fromBoot"] < loss["loss.toBoot"]
     assert "events were lost" in reasons(node)
+    # The end of the session was lost too, and is found missing.
+    node.until(lambda: node.status()["sessions"] == 0)
+    assert [each["kind"] for each in node.records()].count("SessionEnd") == 1
 
 
 def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(node: Node) -> None:

@@ -119,7 +119,7 @@ class SessionTracker:
         return True
 
     def recover(self, live: Sequence[LiveSession], now: float) -> Outcome:
-        """Return what follows from the sessions that are open at the start, after `restore`.
+        """Return what follows from the sessions that are open, at the start or after a loss.
 
         Their events may still be waiting in the sensor, so what is not clear yet is judged by a
         later `tick`. A session without a number, as found in /proc, is told of at once.

@@ -173,7 +173,7 @@ anything = st.binary(max_size=40)
 text = st.text(st.characters(exclude_categories=()), max_size=20)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     argv=st.binary(max_size=200),
     cut=st.integers(0, 300),

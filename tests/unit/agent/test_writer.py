@@ -431,7 +431,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=steps,
     moods=st.lists(st.sampled_from([0, 1, 2]), max_size=40),

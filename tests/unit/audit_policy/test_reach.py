@@ -77,7 +77,7 @@ def matches_nothing_real(rule: Rule) -> bool:
 
 
 @given(policies)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_rule_is_unreachable_exactly_if_it_decides_no_request(rules: tuple[Rule, ...]) -> None:
     policy = Policy(rules)
     deciding = {decide(policy, request).rule for request in WORLD}
@@ -87,7 +87,7 @@ def test_a_rule_is_unreachable_exactly_if_it_decides_no_request(rules: tuple[Rul
 
 
 @given(policies)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_rules_that_are_blamed_are_enough_and_all_needed(rules: tuple[Rule, ...]) -> None:
     for position, rule in enumerate(rules):
         blamed = takers(rules, position)
@@ -101,7 +101,7 @@ def test_the_rules_that_are_blamed_are_enough_and_all_needed(rules: tuple[Rule, 
 
 
 @given(policies)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_rule_decides_about_a_target_exactly_if_some_request_shows_it(
     rules: tuple[Rule, ...],
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_rule_decides_about_a_target_exactly_if_some_request_shows_it(
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_unreachable_rule_of_a_real_looking_policy_decides_nothing(seed: int) -> None:
     random = generate.seeded(seed)
     policy = SchemaReader().policy(generate.policy(random, "audit.k8s.io/v1"))

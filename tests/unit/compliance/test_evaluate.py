@@ -155,7 +155,7 @@ NODES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(NODES, st.sampled_from(PROFILES))
 def test_any_evidence_at_all_gives_one_result_per_requirement(judged: Evidence, name: str) -> None:
     report = evaluate(judged, profile(name), today=TODAY)
@@ -186,7 +186,7 @@ def shaped(value: Any) -> st.SearchStrategy[Any]:
 UNFIT = load("debian12-unfit").items
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.fixed_dictionaries({key: shaped(value) for key, value in UNFIT.items()}))
 def test_well_formed_nonsense_gives_one_result_per_requirement(items: dict[str, Any]) -> None:
     for name in PROFILES:

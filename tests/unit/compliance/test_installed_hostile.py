@@ -88,7 +88,7 @@ PLACES = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 @given(place=st.sampled_from(PLACES), value=JSON, variable=JSON)
 def test_whatever_a_node_says_the_checks_have_an_answer(
     place: str, value: Any, variable: Any

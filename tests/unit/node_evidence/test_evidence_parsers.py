@@ -36,7 +36,7 @@ PARSERS = [
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.__name__)
 @given(text=TEXT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_makes_a_parser_raise(parser: Any, text: str) -> None:
     parser(text)
 
@@ -54,7 +54,7 @@ LINES = {
 
 @pytest.mark.parametrize("name", sorted(LINES))
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damaged_file_makes_a_parser_raise(name: str, data: st.DataObject) -> None:
     text = LINES[name]
     at = data.draw(st.integers(0, len(text)))

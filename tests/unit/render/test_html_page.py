@@ -86,7 +86,7 @@ def test_hostile_text_is_text(text: str) -> None:
     assert all(part.replace("\n", "").isprintable() for part in page.texts["all"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_is_text(text: str) -> None:
     check_safe(Page(html.render(hostile_report(text))))

@@ -18,7 +18,7 @@ OURS = dict(Settings(cluster_id="c1").flags())
 NOISE = st.sampled_from(
     ["", "", "", "  # note", "   # - --audit-log-maxage=1", "\n\n", "\n# at the left"]
 )
-BIG = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+BIG = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

@@ -1,0 +1,7 @@
+"""What holds for all tests."""
+
+from hypothesis import settings
+
+# How long an example takes says more of the machine's load than of the code.
+settings.register_profile("patient")
+settings.load_profile("patient")
