@@ -1,6 +1,6 @@
 """What holds for all tests."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long an example takes says more of the machine's load than of the code.
 settings.register_profile("patient")

@@ -143,7 +143,8 @@ def _await_boot(cluster: Cluster, node: Node) -> None:
         time.sleep(0.1)
     podman.execute(cluster.container(node), "systemctl", "is-active", "--wait", "containerd")
     # systemd does so on machines that are no containers.
-    podman.execute(cluster.container(node), "mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+    for kind, place in (("bpf", "/sys/fs/bpf"), ("securityfs", "/sys/kernel/security")):
+        podman.execute(cluster.container(node), "mount", "-t", kind, kind, place)
 
 
 def clusters() -> list[tuple[Cluster, dict[str, bool]]]:

@@ -77,7 +77,7 @@ class ActionModule(NodeScript):
             asked = run.request(self._folder)
             work = {"read": self._read, "resume": self._resume, "change": self._change}
             other = {"lock": self._lock, "unlock": self._unlock, "persist": self._persist}
-            return {**work, **other}[str(self._task.args["do"])](asked)
+            return {**work, **other, "leave": self._leave}[str(self._task.args["do"])](asked)
         except UsageError as error:
             return {"failed": True, "msg": str(error)}
 
@@ -156,6 +156,11 @@ class ActionModule(NodeScript):
         if not self._task.check_mode:
             self._call(asked, "persist", expected=before, configuration=after)
         return {"changed": True, "diff": diff}
+
+    def _leave(self, asked: Request) -> dict[str, Any]:
+        if self._task.check_mode:
+            return {"changed": True}
+        return {"changed": bool(self._call(asked, "leave")["left"])}
 
     def _change(self, asked: Request) -> dict[str, Any]:
         change = run.change(self._folder, self._host)

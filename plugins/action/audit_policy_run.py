@@ -4,49 +4,29 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import (
+    MISSING,
+    RunAction,
+)
 
-try:
+if not MISSING:
     from exectrail.audit_policy.rollout import run
     from exectrail.compliance.hostile import printable
-    from exectrail.errors import UsageError
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
 
 
-class ActionModule(ActionBase):
+class ActionModule(RunAction):
     """See the documentation of the module of the same name."""
 
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return ``changed: false``; fail with one message when the roll-out can't begin."""
-        super().run(tmp, task_vars)
-        del tmp
-        if MISSING:
-            raise AnsibleError(
-                f"{MISSING}. Install the package exectrail for the Python that runs Ansible: "
-                f"{sys.executable} -m pip install {Path(__file__).resolve().parents[2]}"
-            )
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Return ``changed: false``."""
         directory = Path(str(self._task.args["run_dir"]))
-        try:
-            if self._task.args["stage"] == "begin":
-                return self._begin(directory, task_vars or {})
-            return _plan(directory)
-        except UsageError as error:
-            return {"failed": True, "msg": str(error)}
+        if self._task.args["stage"] == "begin":
+            return self._begin(directory, task_vars)
+        return _plan(directory)
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
         settings = _plain(self._task.args["settings"])
@@ -80,6 +60,7 @@ def _plan(directory: Path) -> dict[str, Any]:
         "changed": False,
         "changes": list(made.changes),
         "kubeadm": made.kubeadm is not None,
+        "leaving": list(made.leaving),
         "applicable": not made.not_applicable,
         "notes": list(made.notes),
         "differing": list(made.differing),

@@ -41,7 +41,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [read, begin, watch, resume, lock, unlock, persist, change, finish]
+    choices: [read, begin, watch, resume, lock, unlock, persist, change, leave]
   run_dir:
     description: Folder of the run on the controller.
     type: path
@@ -382,6 +382,8 @@ def read(request):
     text = read_text(path)
     if text is not None:
         found["manifest"] = {"path": path, "text": text}
+    if process:
+        process["started"] = time.time() - age(process)
     if process and text is not None:
         found["server"] = server_state(process)
     found.update(records(request["state_dir"]))
@@ -422,8 +424,13 @@ def server_state(process):
         "namespace_uid": namespace["metadata"]["uid"],
         "kubeadm": kubeadm,
         "restarts": sum(one.get("restartCount", 0) for one in statuses),
-        "age": uptime() - process["start"] / os.sysconf("SC_CLK_TCK"),
+        "age": age(process),
     }
+
+
+def age(process):
+    """Seconds since a process has started."""
+    return uptime() - process["start"] / os.sysconf("SC_CLK_TCK")
 
 
 def uptime():
@@ -444,6 +451,7 @@ def policy_state(path):
         "text": read_text(path),
         "mode": mode,
         "owner": [status.st_uid, status.st_gid],
+        "written": status.st_mtime,
     }
 
 
@@ -556,6 +564,19 @@ def unlock(request):
     if held and held["run"] == request["run"]:
         os.unlink(os.path.join(request["state_dir"], "lock.json"))
     return {}
+
+
+def leave(request):
+    """Remove what runs have noted, once nothing of ours is in force here."""
+    folder = request["state_dir"]
+    if not os.path.isdir(folder):
+        return {"left": False}
+    known = records(folder)
+    busy = known["rollout"] and known["rollout"]["outcome"] not in ("done", "back")
+    if known["applied"] or known["lock"] or busy:
+        return {"left": False}
+    shutil.rmtree(folder)
+    return {"left": True}
 
 
 # --- the change -------------------------------------------------------------------------------
@@ -829,7 +850,9 @@ class Change:
         if request["policy"] is None:
             return
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        put(path, request["policy"])
+        # One that is right keeps its time, by which the server is known to have read it.
+        if policy_state(path).get("text") != request["policy"]:
+            put(path, request["policy"])
         os.chown(path, 0, 0)
         os.chmod(path, self.policy_mode())
 
@@ -1086,6 +1109,7 @@ DOES = {
     "read": read,
     "lock": lock,
     "unlock": unlock,
+    "leave": leave,
     "begin": begin,
     "resume": resume,
     "watch": watch,

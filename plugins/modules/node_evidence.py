@@ -96,6 +96,7 @@ def write_no_bytecode():
 
 write_no_bytecode()
 
+import contextlib
 import errno
 import json
 import os
@@ -1250,7 +1251,11 @@ def kernel_bpf(node):
     if number is None:
         raise Unreadable("bpf(2): number not known on %s" % node.machine)
     import ctypes  # noqa: PLC0415 - slow to import, and not in every Python
+    import resource  # noqa: PLC0415
 
+    with contextlib.suppress(OSError, ValueError):
+        # Before 5.11 the kernel counts maps as locked memory, of which little is allowed.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     syscall.restype = ctypes.c_long
 

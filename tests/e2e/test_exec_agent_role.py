@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +22,13 @@ import jinja2
 import pytest
 import yaml
 
-from lab.cluster.kubeadm import kubectl, kubectl_command
+from lab.cluster.kubeadm import kubectl
 from lab.cluster.layout import Cluster, Node
 from lab.cluster.lifecycle import cluster
 from lab.images import recipes
+from tests.e2e import agents
+from tests.e2e.agents import Shell
+from tests.e2e.fleet import build_agent
 
 ROOT = Path(__file__).parents[2]
 LOG = "var/log/exectrail/advaudit.log"
@@ -43,22 +44,6 @@ TRACES = (
     "var/lib/exectrail-agent",
     "var/log/exectrail",
 )
-# A version that starts well and does nothing.
-DEAF = """\
-import json, os, socket, sys, time
-if "--version" in sys.argv:
-    print("9.9.9")
-elif "self-test" in sys.argv:
-    sys.exit("no ears") if {tells} else print("bpf: all is well")
-elif "status" in sys.argv:
-    print(json.dumps({{"canary": 0, "reasons": ["it hears nothing"]}}))
-    sys.exit(1)
-elif "run" in sys.argv:
-    out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    out.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
-    print("what was that?", flush=True)
-    time.sleep(600)
-"""
 
 
 @dataclass(frozen=True)
@@ -73,38 +58,6 @@ class Ran:
     def good(self) -> Ran:
         assert self.code == 0, self.said
         return self
-
-
-class Shell:
-    """A shell in a container, which somebody has open."""
-
-    def __init__(self, made: Cluster, pod: str) -> None:
-        self._process = subprocess.Popen(
-            kubectl_command(made, "exec", "-i", pod, "--", "sh"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-
-    def run(self, word: str) -> None:
-        """Run a program in it that is known by a word; it has to be heard of within 20 s."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"cat /dev/null {word}; echo {word}\n")
-        deadline = time.monotonic() + 20
-        while self._process.stdout.readline().strip() != word:
-            assert time.monotonic() < deadline
-            assert self._process.poll() is None
-
-    def end(self) -> int:
-        assert self._process.stdin
-        self._process.stdin.close()
-        return self._process.wait(20)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @dataclass
@@ -192,32 +145,11 @@ class Story:
         found = (self.cluster.root(self.worker) / path).lstat()
         return f"{stat.S_IMODE(found.st_mode):04o}"
 
-    def another(self, name: str) -> Path:
-        """The same agent in other bytes."""
-        path = self.folder / f"{name}.pyz"
-        shutil.copy2(self.archive, path)
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(name, name)
-        return path
-
-    def deaf(self, *, tells: bool) -> Path:
-        path = self.folder / f"deaf-{tells}.pyz"
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("__main__.py", DEAF.format(tells=tells))
-        return path
-
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("agent")
-    archive = folder / "exectrail-agent.pyz"
-    built = subprocess.run(
-        [sys.executable, ROOT / "packaging/agent.py", "-o", archive],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
+    archive = build_agent(folder / "exectrail-agent.pyz")
     with cluster("test-agent") as made:
         for node in made.machines:
             # On a node that is no container, systemd does this.
@@ -322,7 +254,7 @@ def test_a_second_run_changes_nothing(story: Story) -> None:
 
 def test_an_upgrade_with_other_settings_keeps_the_session(story: Story) -> None:
     before, old = story.process(), story.current()
-    story.archive = story.another("second")
+    story.archive = agents.another(story.archive, "second")
     metrics = story.cluster.root(story.worker) / METRICS.lstrip("/")
     metrics.parent.mkdir()
     story.play("--limit", story.worker.name, cluster_id="ours", metrics_file=METRICS).good()
@@ -343,7 +275,7 @@ def test_an_upgrade_with_other_settings_keeps_the_session(story: Story) -> None:
 
 def test_a_version_whose_self_test_fails_changes_nothing(story: Story) -> None:
     before, current = story.process(), story.current()
-    good, story.archive = story.archive, story.deaf(tells=True)
+    good, story.archive = story.archive, agents.deaf(story.folder, tells=True)
     ran = story.play("--limit", story.worker.name, cluster_id="ours")
     story.archive = good
 
@@ -354,7 +286,7 @@ def test_a_version_whose_self_test_fails_changes_nothing(story: Story) -> None:
 
 def test_a_version_that_sees_nothing_is_taken_back(story: Story) -> None:
     current = story.current()
-    good, story.archive = story.archive, story.deaf(tells=False)
+    good, story.archive = story.archive, agents.deaf(story.folder, tells=False)
     ran = story.play("--limit", story.worker.name, cluster_id="theirs", start_timeout=4)
     story.archive = good
     story.shells[0].run("taken-back")
@@ -372,7 +304,7 @@ def test_a_version_that_sees_nothing_is_taken_back(story: Story) -> None:
 
 def test_only_two_versions_are_kept(story: Story) -> None:
     old = story.current()
-    story.archive = story.another("third")
+    story.archive = agents.another(story.archive, "third")
     story.play("--limit", story.worker.name, cluster_id="ours").good()
 
     assert len(story.versions()) == 2
@@ -411,7 +343,7 @@ def test_nothing_is_left_to_remove(story: Story) -> None:
 
 
 def test_a_first_version_that_sees_nothing_is_stopped(story: Story) -> None:
-    story.archive = story.deaf(tells=False)
+    story.archive = agents.deaf(story.folder, tells=False)
     ran = story.play("--limit", story.worker.name, start_timeout=4)
 
     assert ran.code != 0

@@ -181,3 +181,44 @@ def test_what_it_cannot_do_is_one_line(tmp_path: Path) -> None:
         [sys.executable, "-I", SCRIPT, request], capture_output=True, check=True, text=True
     ).stdout
     assert json.loads(answer)["failed"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "applied", "left"),
+    [
+        ("done", False, True),
+        ("back", False, True),
+        ("done", True, False),
+        ("running", False, False),
+    ],
+)
+def test_notes_are_removed_when_nothing_is_in_force(
+    module: ModuleType, tmp_path: Path, outcome: str, *, applied: bool, left: bool
+) -> None:
+    folder = tmp_path / "exectrail"
+    (folder / "changes").mkdir(parents=True)
+    (folder / "rollout.json").write_text(json.dumps({"outcome": outcome, "worker": None}))
+    if applied:
+        (folder / "applied.json").write_text(json.dumps({"run": "x"}))
+
+    assert module.leave({"state_dir": str(folder)}) == {"left": left}
+    assert folder.exists() is not left
+    if left:
+        assert module.leave({"state_dir": str(folder)}) == {"left": False}
+
+
+def test_a_policy_that_is_right_keeps_its_time(module: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("rules: []\n")
+    path.chmod(0o644)
+    os.utime(path, (1000, 1000))
+    change = object.__new__(module.Change)
+    change.request = {"policy_file": str(path), "policy": "rules: []\n", "absent": False}
+    change.request["state_dir"] = str(tmp_path)
+    change.put_policy()
+
+    found = module.policy_state(str(path))
+    assert (found["written"], found["mode"]) == (1000, "0600")
+    change.request["policy"] = "rules: [] # new\n"
+    change.put_policy()
+    assert module.policy_state(str(path))["written"] > 1000

@@ -28,9 +28,19 @@ Exit codes:
   3  a node or a gating requirement could not be checked
   4  the request itself is wrong, or no host matched
 """
+ANSIBLE = """
+
+\b
+Arguments after -- go to ansible-playbook:
+  -- --ask-become-pass
+  -- --forks 100 -e exec_agent_record=all
+"""
 
 inventory_option = click.option(
-    "-i", "--inventory", multiple=True, help="Ansible inventory; may be given again."
+    "-i",
+    "--inventory",
+    multiple=True,
+    help="Ansible inventory; may be given again. Without it, that of ansible.cfg.",
 )
 limit_option = click.option("-l", "--limit", help="Only these hosts and groups.")
 waivers_option = click.option("--waivers", type=FILE, help="File of accepted failures.")
@@ -62,19 +72,29 @@ def judge(  # noqa: PLR0913  the request has that many parts
 ) -> int:
     """Run the playbook `name`, whose role has the same name, and give the run's exit code.
 
-    `variables` are those of the role, without its name before them.
+    `variables` are those of the role, without its name before them; what was not given is left to
+    the inventory.
     """
     playbook.check_inventories(inventory)
     run_id = uuid.uuid4().hex
     arguments = [argument for source in inventory for argument in ("-i", source)]
     arguments += ["--limit", limit] if limit else []
-    every = {**variables, "report_dir": str(report_dir.absolute()), "run_id": run_id}
+    every = {"report_dir": str(report_dir.absolute()), "run_id": run_id, **given(variables)}
     interrupted = playbook.run(
         name,
         {f"{name}_{key}": value for key, value in every.items()},
         [*arguments, *ansible_args],
     )
     return _outcome(report_dir, run_id, interrupted=interrupted)
+
+
+def given(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those that have a value, with paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in variables.items()
+        if value not in (None, False)
+    }
 
 
 def _outcome(report_dir: Path, run_id: str, *, interrupted: bool) -> int:

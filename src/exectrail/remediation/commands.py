@@ -21,19 +21,17 @@ Exit codes:
 """
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=_EXIT_CODES + live.ANSIBLE, short_help="Repair what named checks have found.")
 @click.argument("checks", metavar="CHECK[,CHECK...]")
 @live.inventory_option
 @live.limit_option
 @click.option("--check", "dry", is_flag=True, help="Show what would be changed; change nothing.")
-@click.option("--diff", is_flag=True, help="Show what is changed, as --check does.")
+@click.option("--diff", is_flag=True, help="Show the differences too; --check always does.")
 @click.option("--undo", is_flag=True, help="Put back what the last repair of CHECK has changed.")
 @click.option(
     "--profile",
-    default="self_managed",
-    show_default=True,
     metavar="ack|self_managed|FILE",
-    help="The requirements to judge by.",
+    help="The requirements to judge by.  [default: self_managed]",
 )
 @live.waivers_option
 @live.report_dir_option(run.DEFAULT_DIRECTORY, "Folder for the evidence and what came of it.")
@@ -45,16 +43,16 @@ def remediate(  # noqa: PLR0913, PLR0917  one parameter per option
     dry: bool,  # noqa: FBT001
     diff: bool,  # noqa: FBT001
     undo: bool,  # noqa: FBT001
-    profile: str,
+    profile: str | None,
     waivers: Path | None,
     report_dir: Path,
     ansible_args: tuple[str, ...],
 ) -> int:
-    """Repair what CHECK has found on the nodes of an inventory, where that needs no judgement.
+    """Repair what checks have found, where that needs no judgement.
 
-    Only the checks that are named, only where they fail. A repair is backed up on the node, proven
+    CHECK is an id as in the report, such as node.resolv-conf. Only the checks that are named, only
+    on the nodes where they fail. A repair is backed up on the node, proven
     by judging its check again, and taken back if it did not help. No node is restarted.
-    ANSIBLE_ARGS after -- go to ansible-playbook (-- --ask-become-pass, -- --forks 100).
     """
     playbook.check_inventories(inventory)
     run_id = uuid.uuid4().hex
@@ -64,14 +62,16 @@ def remediate(  # noqa: PLR0913, PLR0917  one parameter per option
     arguments += ["--diff"] if dry or diff else []
     playbook.run(
         "remediate",
-        {
-            "remediate": checks,
-            "remediate_undo": undo,
-            "remediate_profile": profile,
-            "remediate_waivers": str(waivers or ""),
-            "remediate_report_dir": str(report_dir.absolute()),
-            "remediate_run_id": run_id,
-        },
+        live.given(
+            {
+                "remediate": checks,
+                "remediate_undo": undo,
+                "remediate_profile": profile,
+                "remediate_waivers": waivers,
+                "remediate_report_dir": report_dir.absolute(),
+                "remediate_run_id": run_id,
+            }
+        ),
         [*arguments, *ansible_args],
     )
     ended = run.summary(report_dir)

@@ -22,7 +22,7 @@ class Owner(NamedTuple):
 
 
 _REINSTALL = Owner(
-    _INSTALLER, "installing is playbooks/site.yml, which brings what is broken to rights"
+    _INSTALLER, "playbooks/site.yml brings to rights what it can; the report says what else to do"
 )
 
 OWNERS = {
@@ -84,8 +84,15 @@ def hand_over(check: str, remediation: str) -> str:
 
 def table() -> str:
     """Write the table of docs/remediate.md: every check, and what becomes of it."""
-    rows = [f"| `{check}` | repaired: {repair.does} |" for check, repair in REPAIRS.items()]
-    rows += [f"| `{check}` | {owner.who}: {owner.why} |" for check, owner in OWNERS.items()]
+    checks: dict[str, list[str]] = {}
+    for check, repair in REPAIRS.items():
+        checks.setdefault(f"repaired: {repair.does}", []).append(check)
+    for check, owner in OWNERS.items():
+        checks.setdefault(f"{owner.who}: {owner.why}", []).append(check)
+    rows = [
+        f"| {', '.join(f'`{check}`' for check in sorted(found))} | {what} |"
+        for what, found in checks.items()
+    ]
     return "\n".join(
         ["| check | repair, or who has to do it and why |", "|---|---|", *sorted(rows)]
     )

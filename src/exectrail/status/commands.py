@@ -31,7 +31,7 @@ Exit codes:
 @live.inventory_option
 @live.limit_option
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-@live.report_dir_option(run.DEFAULT_DIRECTORY, "Folder of the last preflight, for the column fit.")
+@live.report_dir_option(run.DEFAULT_DIRECTORY, "Folder of the last preflight, for: fit.")
 def status(
     inventory: tuple[str, ...],
     limit: str | None,

@@ -105,9 +105,19 @@ NO_AUDIT = {"available": False, "why": "the kernel has no audit"}
             "locked until the next boot",
         ),
         (
-            {"kernel.btf": False, "kernel.audit": {"available": True, "enabled": 1, "pid": 812}},
+            {"kernel.btf": False, "kernel.audit": {"available": True, "enabled": 0, "pid": 812}},
             "fail",
             "process 812",
+        ),
+        (
+            {"kernel.btf": False, "kernel.audit": {"available": True, "enabled": 1, "pid": 812}},
+            "warn",
+            "audit",
+        ),
+        (
+            {"kernel.btf": False, "kernel.audit": {"available": True, "enabled": 0, "pid": 0}},
+            "warn",
+            "audit",
         ),
         (
             {"kernel.btf": False, "kernel.audit": {"available": True, "enabled": 1, "pid": 0}},

@@ -216,7 +216,7 @@ def test_what_needs_root_says_so_without_it(tmp_path: Path) -> None:
         if path.stat().st_uid == 0 and str(path).startswith("/tmp/"):  # noqa: S108 - pytest's own folder
             path.chmod(0o755)
     code = (
-        "import ctypes, json, os, sys\n"
+        "import ctypes, json, os, resource, sys\n"
         "space = {'__name__': 'evidence'}\n"
         "exec(open(sys.argv[1]).read(), space)\n"
         "os.setgid(65534); os.setuid(65534)\n"

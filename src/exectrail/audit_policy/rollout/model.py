@@ -87,12 +87,16 @@ class ManifestFile(msgspec.Struct, frozen=True):
 
 
 class PolicyFile(msgspec.Struct, frozen=True):
-    """What is at the policy's path; `kind` is ``file``, ``absent`` or says what else."""
+    """What is at the policy's path; `kind` is ``file``, ``absent`` or says what else.
+
+    `written` is its time of modification, in seconds of the node's clock.
+    """
 
     kind: str
     text: str = ""
     mode: str = ""
     owner: tuple[int, int] = (0, 0)
+    written: float = 0.0
 
 
 class LogFolder(msgspec.Struct, frozen=True):
@@ -105,11 +109,12 @@ class LogFolder(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """The running API server."""
+    """The running API server; `started` is in seconds of the node's clock as it goes now."""
 
     pid: int
     start: int
     args: list[str]
+    started: float = 0.0
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -216,7 +221,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run will do.
 
     `differing` are masters that this run leaves as they are although they differ. `kubeadm` is the
-    ClusterConfiguration as it was read and as it is to be, None if nothing is to change.
+    ClusterConfiguration as it was read and as it is to be, None if nothing is to change. `leaving`
+    are masters on which nothing of ours, not even notes, is to be there in the end.
     """
 
     not_applicable: str = ""
@@ -225,6 +231,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     differing: tuple[str, ...] = ()
     kubeadm: tuple[str, str] | None = None
     log_path: str = ""
+    leaving: tuple[str, ...] = ()
 
 
 class RolloutError(UsageError):

@@ -216,6 +216,11 @@ def _changes(request: Request, masters: Mapping[str, Master]) -> Plan:
         differing=differing,
         kubeadm=None if differing else _kubeadm(masters, changes, notes),
         log_path=request.log_path,
+        leaving=tuple(
+            host
+            for host, master in masters.items()
+            if not present and host in request.selected and (host in mine or master.rollout)
+        ),
     )
 
 
@@ -287,6 +292,8 @@ def _change(
         reasons.append("there is no policy file")
     elif master.policy.text != policy.text:
         reasons.append("the policy file is another")
+    elif _written_since(master):
+        reasons.append("the policy file was written after the API server has read it")
     restart = bool(reasons)
     if master.policy.kind == "file" and (
         master.policy.mode != _POLICY_MODE or master.policy.owner != (0, 0)
@@ -319,6 +326,11 @@ def _change(
         ),
         remarks,
     )
+
+
+def _written_since(master: Master) -> bool:
+    """Say whether the policy file is younger than the server, which reads it when it starts."""
+    return master.process is not None and master.policy.written > master.process.started > 0
 
 
 def _removal(

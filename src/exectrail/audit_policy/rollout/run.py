@@ -150,7 +150,9 @@ def _start(pid: int) -> str:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return text.rpartition(")")[2].split()[19]
+    fields = text.rpartition(")")[2].split()
+    # One that nobody has taken leave of yet is dead too.
+    return "" if fields[0] in {"Z", "X"} else fields[19]
 
 
 def _master_path(directory: Path, host: str) -> Path:

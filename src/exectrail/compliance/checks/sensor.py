@@ -163,8 +163,9 @@ def _audit_obstacles(items: Items, later_than: str) -> list[str]:
             return [f"kernel audit is not available ({audit.why})"]
         if audit.enabled not in _UNLOCKED:
             return ["the rules of kernel audit are locked until the next boot"]
-        if audit.pid:
-            return [f"process {audit.pid} already receives the records of kernel audit"]
+        if audit.pid and not audit.enabled:
+            # Beside an owner the sensor only listens, and may not switch audit on.
+            return [f"process {audit.pid} owns kernel audit and has it switched off"]
         return []
 
     found, unreadable = gather(version, subsystem)

@@ -87,6 +87,37 @@ def test_only_what_differs_is_changed() -> None:
     assert list(made.changes) == ["m2"]
 
 
+def test_a_policy_that_was_written_after_the_server_started_restarts_it() -> None:
+    file = {"kind": "file", "text": POLICY, "mode": "0600", "owner": [0, 0]}
+    read = master(**done(policy=file | {"written": 99.0}, process__started=100.0))
+    unread = master(**done(policy=file | {"written": 101.0}, process__started=100.0))
+    made = plan(m1=unread, m2=read, m3=read)
+
+    assert list(made.changes) == ["m1"]
+    assert made.changes["m1"].reasons == (
+        "the policy file was written after the API server has read it",
+    )
+    assert made.changes["m1"].restart
+
+
+def test_another_mode_of_the_policy_restarts_nothing() -> None:
+    file = {"kind": "file", "text": POLICY, "mode": "0644", "owner": [0, 0]}
+    has = master(**done())
+    made = plan(m1=master(**done(policy=file)), m2=has, m3=has)
+
+    assert list(made.changes) == ["m1"]
+    assert not made.changes["m1"].restart
+
+
+def test_notes_are_left_behind_by_nobody() -> None:
+    noted = {"folder": "x", "outcome": "done", "steps": [], "alive": False}
+    has = master(**done(rollout=noted))
+    gone = request(state="absent", selected=["m1", "m2"])
+
+    assert plan(gone, m1=has, m2=master(rollout=noted), m3=has).leaving == ("m1", "m2")
+    assert plan(m1=has, m2=has, m3=has).leaving == ()
+
+
 def test_masters_outside_of_the_limit_are_named_and_left() -> None:
     made = plan(request(selected=["m2"]))
 

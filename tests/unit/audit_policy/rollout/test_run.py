@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -74,3 +75,13 @@ def test_only_a_dead_run_of_this_controller_is_dead() -> None:
     assert run.holder_is_dead(mine.replace(f"pid {os.getppid()}", "pid 4194305"))
     assert not run.holder_is_dead("root@another pid 4194305 since 1")
     assert not run.holder_is_dead("nonsense")
+
+
+def test_a_run_is_dead_before_anybody_has_taken_leave_of_it() -> None:
+    child = subprocess.Popen(["true"])
+    start = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    name = run.holder().partition(" pid ")[0] + f" pid {child.pid} since {start}"
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    assert run.holder_is_dead(name)
+    child.wait()
