@@ -116,11 +116,12 @@ def _seconds(text: str) -> float:
 
 def _read(verification: Verification, total: int) -> None:
     started = time.monotonic()
-    for done, found in enumerate(verification.read(), 1):
-        seconds = time.monotonic() - started
-        if seconds > _PATIENCE:
-            text = printable(f"{found.host}  {found.problem or 'read'}")
-            sys.stderr.write(f"[{done:>{len(str(total))}}/{total}] {text} ({seconds:.1f} s)\n")
+    with contextlib.closing(verification.read()) as answers:
+        for done, found in enumerate(answers, 1):
+            seconds = time.monotonic() - started
+            if seconds > _PATIENCE:
+                text = printable(f"{found.host}  {found.problem or 'read'}")
+                sys.stderr.write(f"[{done:>{len(str(total))}}/{total}] {text} ({seconds:.1f} s)\n")
 
 
 _STATE = pytest.StashKey[State]()

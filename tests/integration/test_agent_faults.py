@@ -171,7 +171,7 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
     (loss, *_) = [each for each in node.records() if each["kind"] == "Loss"]
     assert loss["loss.cause"].startswith("ring-full")
     assert loss["loss.fromBoot"] < loss["loss.toBoot"]
-    assert "events were lost" in reasons(node)
+    node.until(lambda: "events were lost" in reasons(node))
     # The end of the session was lost too, and is found missing.
     node.until(lambda: node.status()["sessions"] == 0)
     assert [each["kind"] for each in node.records()].count("SessionEnd") == 1

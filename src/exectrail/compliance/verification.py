@@ -6,7 +6,7 @@ It uses the same folder, evidence and evaluator as the playbook, so that both sa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from pathlib import Path
 
 import msgspec
@@ -49,7 +49,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                         canary.keep(self.directory, said)
                         return
 
-    def read(self) -> Iterator[Evidence]:
+    def read(self) -> Generator[Evidence]:
         """Ask every node of the run, and keep and give its evidence as it comes."""
         opened = run.load(self.directory)
         known = {host: installation.variables(self.directory, host) for host in opened.selected}
