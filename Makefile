@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export ANSIBLE_NOCOLOR ?=
 
-MACHINES := $(addprefix tests/e2e/test_,lab_vm.py preflight.py remediate.py verify_vm.py lifecycle_vm.py)
+MACHINES := $(addprefix tests/e2e/test_,lab_vm.py preflight.py remediate.py verify_vm.py agent_audit.py)
+# Long, and made of steps that other tests take too.
+STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo agent test test-unit lint mutation bench collection lab-clean clean
+.PHONY: help setup demo agent test test-stories test-unit lint mutation bench collection lab-clean clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,17 +47,20 @@ build/exectrail-agent.pyz: packaging/agent.py $(shell find src/exectrail_agent -
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends clang llvm libbpf-dev >/dev/null; }
 	@$(PYTHON) packaging/agent.py -o $@
 
-test: lint test-unit agent ## Set up everything and run every gate and test
+test: lint test-unit agent ## Set up everything and pass every gate and test but the stories
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest tests/integration
 	@echo "== end-to-end tests on clusters and, before them in the queue for a processor, on virtual machines"
 	@echo "   (those on clusters show what they say when they end)"
-	@nice -n 5 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(foreach file,$(MACHINES),--ignore=$(file)) \
+	@nice -n 5 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) \
 	  > build/clusters.log 2>&1 & clusters=$$!; \
 	  $(BIN)/pytest $(MACHINES); machines=$$?; \
 	  wait $$clusters; clusters=$$?; cat build/clusters.log; \
 	  exit $$((machines + clusters > 0))
+
+test-stories: setup agent ## Run the two long stories: the first hour, three Debian releases (12 minutes)
+	@$(BIN)/pytest $(STORIES)
 
 test-unit: .venv/.developers ## Run the tests that need nothing but Python (under a minute)
 	@echo "== unit tests"
