@@ -10,17 +10,7 @@ description:
     any master is touched. O(stage=plan) decides from what M(exectrail.audit.apiserver_pod) has read
     what is to change on each master, and refuses if any master could not take it.
   - Runs on the controller whatever the host is; use it with C(run_once).
-attributes:
-  check_mode:
-    description: The same in check mode; only the run folder is written.
-    support: full
-  diff_mode:
-    description: Nothing on a node changes.
-    support: none
-  platform:
-    description: The controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: exectrail.audit.controller
 options:
   stage:
     description: What to do.

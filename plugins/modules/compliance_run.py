@@ -10,17 +10,7 @@ description:
     touched. C(stage=finish) judges the evidence that M(exectrail.audit.node_evidence) has left in
     the folder, prints the report and writes C(report.json), C(report.html) and C(junit.xml).
   - Runs on the controller whatever the host is; use it with C(run_once).
-attributes:
-  check_mode:
-    description: The same in check mode; only the report folder is written.
-    support: full
-  diff_mode:
-    description: Nothing on a node changes.
-    support: none
-  platform:
-    description: The controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: exectrail.audit.controller
 options:
   stage:
     description: Which end of the run.

@@ -10,17 +10,7 @@ description:
     any node is touched. C(stage=finish) says what M(exectrail.audit.node_repair) has done on each
     node and what is left for somebody to do.
   - Runs on the controller whatever the host is; use it with C(run_once).
-attributes:
-  check_mode:
-    description: The same in check mode; only the run folder is written.
-    support: full
-  diff_mode:
-    description: Nothing on a node changes.
-    support: none
-  platform:
-    description: The controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: exectrail.audit.controller
 options:
   stage:
     description: Which end of the run.

@@ -12,17 +12,7 @@ description:
     become of a step, O(stage=finish) prints the summary, writes C(summary.json), and fails if
     anything has.
   - Runs on the controller whatever the host is.
-attributes:
-  check_mode:
-    description: The same in check mode; only the report folder is written.
-    support: full
-  diff_mode:
-    description: Nothing on a node changes.
-    support: none
-  platform:
-    description: The controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: exectrail.audit.controller
 options:
   stage:
     description: Which part of the run.
