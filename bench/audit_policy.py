@@ -22,8 +22,8 @@ from typing import Self
 
 import yaml
 
+from bench.cluster import patient_cluster
 from lab.cluster.layout import API_PORT, Cluster, Node
-from lab.cluster.lifecycle import cluster
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -39,7 +39,7 @@ Timed = Callable[[Path, list[str | Path]], float]
 
 def measure(folder: Path, timed: Timed) -> None:
     """Print both ratios; `timed` runs a command with cold connections."""
-    with cluster("bench-audit", workers=0) as made:
+    with patient_cluster("bench-audit", workers=0) as made:
         (master,) = made.masters
         hosts = made.inventory()
         # Neither side spends a round trip on finding it.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lab.cluster.lifecycle import cluster
+from bench.cluster import patient_cluster
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -25,7 +25,7 @@ Timed = Callable[[Path, list[str | Path]], float]
 
 def measure(folder: Path, timed: Timed) -> None:
     """Print the minutes and both ratios; `timed` runs a command with cold connections."""
-    with cluster("bench-site", masters=3, workers=2) as made:
+    with patient_cluster("bench-site", masters=3, workers=2) as made:
         hosts = made.inventory()
         # Neither side spends a round trip on finding it.
         hosts["all"]["vars"]["ansible_python_interpreter"] = "/usr/bin/python3"  # type: ignore[index]

@@ -1,5 +1,6 @@
 """kubeadm's configuration, and the steps by which nodes become a cluster."""
 
+import json
 import secrets
 import time
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from lab.progress import say
 _API = "kubeadm.k8s.io/v1beta4"
 _CONFIGURATION = "etc/kubernetes/lab.yaml"
 _DISCOVERY = "etc/kubernetes/lab-discovery.yaml"
+# An API server waits 30 s for watches before it ends, which is most of each restart.
+PATCHES = "etc/kubernetes/lab-patches"
+_QUICK_END = {"spec": {"terminationGracePeriodSeconds": 2}}
 _READY_SECONDS = 120
 # What a container can't show or has less of than kubeadm asks for.
 _IGNORED = ["Mem", "NumCPU", "Swap", "SystemVerification"]
@@ -60,6 +64,7 @@ def init_documents(
             "certificateKey": known.certificate_key,
             "localAPIEndpoint": {"advertiseAddress": first.address, "bindPort": API_PORT},
             "nodeRegistration": _registration(first, schedulable=not cluster.workers),
+            "patches": {"directory": f"/{PATCHES}"},
         },
         {
             "apiVersion": _API,
@@ -111,6 +116,7 @@ def join_document(cluster: Cluster, node: Node, known: Secrets) -> dict[str, Any
             "certificateKey": known.certificate_key,
             "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": API_PORT},
         }
+        document["patches"] = {"directory": f"/{PATCHES}"}
     return document
 
 
@@ -153,6 +159,9 @@ def _kubeadm(
     file = cluster.root(node) / _CONFIGURATION
     file.touch(mode=0o600)
     file.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    patches = cluster.root(node) / PATCHES
+    patches.mkdir()
+    (patches / "kube-apiserver+merge.json").write_text(json.dumps(_QUICK_END), encoding="utf-8")
     container = cluster.container(node)
     try:
         podman.execute(container, "kubeadm", step, "--config", f"/{_CONFIGURATION}", *options)

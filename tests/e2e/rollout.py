@@ -196,20 +196,6 @@ def restart(made: Cluster, node: Node, manifest: str) -> None:
             os.kill(old[0], signal.SIGKILL)
 
 
-def hasten(made: Cluster, node: Node, *flags: str) -> None:
-    """Shorten the 30 s that an API server's graceful end takes, which is all that most tests wait.
-
-    Flags go into the manifest at the same time, before its last one.
-    """
-    text = (made.root(node) / MANIFEST).read_text()
-    if "terminationGracePeriodSeconds" in text:
-        return
-    text = text.replace("\nspec:\n", "\nspec:\n  terminationGracePeriodSeconds: 2\n", 1)
-    last = "    - --tls-private-key-file="
-    text = text.replace(last, "".join(f"    - {flag}\n" for flag in flags) + last, 1)
-    restart(made, node, text)
-
-
 @dataclass(frozen=True)
 class Seen:
     """A master's settings as they are in force, and where they are written."""

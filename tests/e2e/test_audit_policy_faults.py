@@ -40,7 +40,6 @@ from tests.e2e.rollout import (
     Seen,
     Trap,
     await_ready,
-    hasten,
     kubelet,
     on,
     ready,
@@ -131,10 +130,11 @@ def refused(ended: Ended, *words: str) -> None:
 @pytest.fixture(scope="module")
 def trio() -> Iterator[Cluster]:
     with cluster("test-faults", masters=3, workers=0) as made:
-        for node in made.masters:
-            hasten(made, node, *([DORMANT] if node == made.masters[2] else []))
-        for node in made.masters:
-            await_ready(made, node)
+        last = made.masters[2]
+        text = (made.root(last) / MANIFEST).read_text()
+        flag = "    - --tls-private-key-file="
+        restart(made, last, text.replace(flag, f"    - {DORMANT}\n{flag}", 1))
+        await_ready(made, last)
         yield made
 
 

@@ -30,7 +30,6 @@ from tests.e2e.rollout import (
     MANIFESTS,
     POLICY,
     await_ready,
-    hasten,
     on,
     replace,
     restart,
@@ -143,10 +142,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         # Out of the cluster until its test: its kubelet puts it in again.
         found.on(found.late, "systemctl", "stop", "kubelet")
         kubectl(made, "delete", "node", found.late.name, "--ignore-not-found")
-        for node in made.masters:
-            hasten(made, node)
-        for node in made.masters:
-            await_ready(made, node)
         found.repair()
         yield found
 

@@ -16,7 +16,7 @@ from lab.cluster.lifecycle import cluster
 from lab.images import recipes
 from tests.e2e import checkout
 from tests.e2e.checkout import ROOT, Checkout
-from tests.e2e.rollout import await_ready, hasten, on
+from tests.e2e.rollout import on
 from tests.pages import Line, lines
 
 PAGE = ROOT / "docs/quick-start.md"
@@ -30,9 +30,7 @@ Story = list[tuple[str, str]]
 def made() -> Iterator[Cluster]:
     """A cluster as a reader has one, who could pull images."""
     with cluster("test-hour") as one:
-        hasten(one, one.masters[0])
         on(one, one.workers[0], "ctr", "-n", "k8s.io", "images", "tag", recipes.TOOLS, IMAGE)
-        await_ready(one, one.masters[0])
         yield one
 
 

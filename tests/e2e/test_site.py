@@ -23,7 +23,7 @@ from lab.images import recipes
 from tests.e2e import agents
 from tests.e2e.agents import Shell
 from tests.e2e.fleet import BIN, ROOT, Fleet, Ran, build_agent
-from tests.e2e.rollout import POLICY, await_ready, hasten, on, server, wait
+from tests.e2e.rollout import POLICY, await_ready, on, server, wait
 
 LOG = "var/log/exectrail/advaudit.log"
 UNIT = "etc/systemd/system/exectrail-agent.service"
@@ -120,11 +120,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     archive = build_agent(folder / "exectrail-agent.pyz")
     with cluster("test-site", workers=2) as made:
         kubectl(made, "run", "seen", f"--image={recipes.BUSYBOX}", f"--overrides={placed(made)}")
-        hasten(made, made.masters[0])
         for node in made.machines:
             # On a node that is no container, systemd does this.
             on(made, node, "mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
-        await_ready(made, made.masters[0], lasting=10)
+        await_ready(made, made.masters[0])
         fleet = Fleet(folder, made.inventory(), audit_policy_stable_seconds=3)
         yield Site(made, fleet, archive)
 
