@@ -3,13 +3,15 @@
 
     python3 packaging/agent.py -o build/exectrail-agent.pyz
 
-The same input gives the same bytes. Needs clang, llvm and libbpf's headers; on the node, none.
+The same input gives the same bytes, by the same minor version of Python. Needs clang, llvm and libbpf's headers; on the node, none.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
+import marshal
 import os
 import shutil
 import subprocess
@@ -69,12 +71,23 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
+def bytecode(name: str, source: bytes) -> bytes:
+    """Compile a module for this version of Python; others take the source that is beside it."""
+    # Never compared with the source (PEP 552): both are in the archive. Before version 3 of the
+    # format the same code gives the same bytes.
+    head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    return (
+        head + importlib.util.source_hash(source) + marshal.dumps(compile(source, name, "exec"), 2)
+    )
+
+
 def build(package: Path = PACKAGE) -> bytes:
     """Return the agent's archive. Raises BuildError."""
     files = {
         f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes()
         for path in package.rglob("*.py")
     }
+    files |= {f"{name}c": bytecode(name, source) for name, source in files.items()}
     files[OBJECT] = compile_object(package / "bpf")
     files["__main__.py"] = _MAIN.encode()
     return archive(files)

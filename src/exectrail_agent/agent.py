@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.config import Config
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.containers.kubelet import KubeletPods, api_server
-from exectrail_agent.events import ExecEvent, Sensor
+from exectrail_agent.events import Event, ExecEvent, Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.loss import LossAccountant
-from exectrail_agent.log.records import NodeIdentity, Record
+from exectrail_agent.log.records import NodeIdentity
 from exectrail_agent.log.writer import RecordWriter
 from exectrail_agent.notify import Notifier
 from exectrail_agent.sessions.narrator import Outcome
@@ -31,18 +32,19 @@ from exectrail_agent.sessions.tracker import SessionTracker
 _STATUS_SECONDS = 5.0
 _SECOND = 1.0
 _BURST = 0.01
-_FLOOD = 16
-_FLOOD_BURST = 0.05
-"""Seconds to wait for more events, and longer ones once so many have come together. A person's few
-commands wait less: their parents can be looked up in /proc only as long as they live. All that the
-audit sensor tells is completed from there."""
 _MANY = 256
+_FLOODS = ((_MANY, 0.05), (16, 0.15), (0, _BURST))
+"""Seconds to wait for more events, once at least so many have come together: for a flood's until
+there are many. A person's few commands wait less: their parents can be looked up in /proc only as
+long as they live. All that the audit sensor tells is completed from there."""
 _ROUNDS = 256
 """More than a ring holds. In an endless flood too, losses are told and the watchdog is served."""
 _CALM = 2.0
 """Seconds without a loss after which the open sessions are compared with the kernel's."""
 _MEMORY = 600.0
 """Seconds for which a loss keeps the agent degraded."""
+_LASTING = ("Kubernetes", "SessionEnd", "Loss")
+"""Records after which the state that outlives a restart is another."""
 LOG = "advaudit.log"
 
 
@@ -69,6 +71,7 @@ class Agent:
         self._state = Path(config.get("paths", "state")) / "state.json"
         self._runtime: Path = config.get("paths", "runtime")
         self._parts = _assemble(config, sensor, self._clock, state.load(self._state))
+        self._parts.writer.alive = self._alive
         self._canary = Canary()
         self._status = health.Status(
             version=__version__,
@@ -162,9 +165,7 @@ class Agent:
             parts.index.expire(time.monotonic())
             self._tell(now)
             self._due["status"] = now + _STATUS_SECONDS
-        if self._notifier.watchdog_seconds and self._due["watchdog"] <= now:
-            self._notifier.say("WATCHDOG=1")
-            self._due["watchdog"] = now + self._notifier.watchdog_seconds
+        self._alive()
 
     def _read(self, enough: int = 1) -> None:
         """Take what waits, until there are fewer than `enough` events at once.
@@ -172,30 +173,31 @@ class Agent:
         Containers are looked at after it, so that they are known.
         """
         parts = self._parts
+        taken = 0
         for _ in range(_ROUNDS):
             events = parts.sensor.read()
+            taken += len(events)
             parts.index.refresh()
-            flooded = len(events) >= _FLOOD and parts.sensor.name == "bpf"
-            self._burst = _FLOOD_BURST if flooded else _BURST
+            if parts.sensor.name == "bpf":
+                self._burst = next(wait for least, wait in _FLOODS if taken >= least)
             if not events:
                 return
             now = self._now()
             parts.ledger.take(sum(isinstance(event, ExecEvent) for event in events))
-            outcome = Outcome()
-            for event in events:
-                if isinstance(event, ExecEvent) and self._canary.take(event, now):
-                    parts.sensor.drop(event.session)
-                    outcome.dismissed += 1
-                    continue
-                more = parts.tracker.handle(event, now)
-                outcome.records += more.records
-                outcome.dismissed += more.dismissed
-                for number in more.drops:
-                    parts.sensor.drop(number)
             self._status.lag = max(0.0, now - events[-1].time / 1e9)
-            self._follow(outcome)
+            theirs = self._without_canary(events, now) if self._canary.flying else events
+            self._follow(parts.tracker.handle(theirs, now))
             if len(events) < enough:
                 return
+
+    def _without_canary(self, events: Sequence[Event], now: float) -> Sequence[Event]:
+        theirs = []
+        for event in events:
+            if self._canary.take(event, now):
+                self._follow(Outcome(drops=[event.session], dismissed=1))
+            else:
+                theirs.append(event)
+        return theirs
 
     def _follow(self, outcome: Outcome) -> None:
         parts = self._parts
@@ -204,7 +206,8 @@ class Agent:
         if outcome.records:
             parts.writer.append(outcome.records)
             self._status.last_record = time.time()
-            self._dirty = self._dirty or any(_changes(each) for each in outcome.records)
+            kinds = {each.kind for each in outcome.records}
+            self._dirty = self._dirty or not kinds.isdisjoint(_LASTING)
         if outcome.dismissed:
             parts.ledger.settle(outcome.dismissed)
 
@@ -298,6 +301,13 @@ class Agent:
             state.save(self._state, {**data, "boot": _boot()})
             self._dirty = False
 
+    def _alive(self) -> None:
+        """Let systemd hear that it works, if it is time to."""
+        now = self._now()
+        if self._notifier.watchdog_seconds and self._due["watchdog"] <= now:
+            self._notifier.say("WATCHDOG=1")
+            self._due["watchdog"] = now + self._notifier.watchdog_seconds
+
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
@@ -307,11 +317,6 @@ class Agent:
 
     def _now(self) -> float:
         return self._clock.now() / 1e9
-
-
-def _changes(record: Record) -> bool:
-    """Say whether the state that outlives a restart is another after this record."""
-    return record.kind in {"Kubernetes", "SessionEnd", "Loss"}
 
 
 def _assemble(config: Config, sensor: Sensor, clock: Clock, saved: dict[str, object]) -> Parts:

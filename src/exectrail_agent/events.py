@@ -2,6 +2,9 @@
 
 Times are nanoseconds of CLOCK_BOOTTIME. Process ids are those of the agent's own pid namespace.
 Text from the kernel stays bytes.
+
+Nobody changes an event. They are not frozen, since to make a frozen one of so many fields costs as
+much as all else that is done with it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ UNSET_LOGIN_UID = 0xFFFFFFFF
 """Login uid, and audit session, of a process that no login began."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Task:
     """A process, and where it is.
 
@@ -33,7 +36,7 @@ class Task:
     executable: bytes = b""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExecEvent:
     """A program that has replaced another in `task`.
 
@@ -47,6 +50,8 @@ class ExecEvent:
     - `tty`: (major, minor), or None.
     - `unknown`: what the sensor could not find out, by field name, with the reason.
     - `outer`: of an entry, the session that the process belonged to until then; 0 for none.
+    - `device`: of an entry that was gone too soon to be found anywhere, that of the file system its
+      program was on, as stat has it; `through`: the arguments of the runtime that started it.
     """
 
     time: int
@@ -69,9 +74,11 @@ class ExecEvent:
     environment: Mapping[bytes, bytes] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
     outer: int = 0
+    device: int = 0
+    through: bytes = b""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExitEvent:
     """A process of a session that had run a program is gone, with all its threads.
 
@@ -85,7 +92,7 @@ class ExitEvent:
     status: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class EndEvent:
     """The last process of a session is gone."""
 

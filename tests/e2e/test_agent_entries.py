@@ -332,7 +332,7 @@ def test_a_container_that_is_deleted_in_mid_session(watched: Watched) -> None:
 
 
 def test_through_the_interface_of_the_runtime(watched: Watched) -> None:
-    """As ``crictl exec --sync`` does, which is not on the node: one call without the kubelet."""
+    """As the kubelet's probes come, and ``crictl exec --sync``: one call, by nobody on the node."""
     container = watched.container("web")
     fields = [(1, container), (2, "cat"), (2, "/etc/services")]
     call = b"".join(bytes([n << 3 | 2, len(text)]) + text.encode() for n, text in fields)
@@ -359,11 +359,14 @@ def test_through_the_interface_of_the_runtime(watched: Watched) -> None:
 
 def test_through_containerds_own_client(watched: Watched) -> None:
     container = watched.container("web")
-    watched.on_node(f"ctr -n k8s.io task exec --exec-id by-hand {container} cat /etc/issue.net")
+    script = "cat /etc/issue.net; sleep 1"
+    execute = f"ctr -n k8s.io task exec --exec-id by-hand {container} bash -c '{script}'"
+    watched.on_node(execute)
     entry = watched.entry("/etc/issue.net")
 
-    assert entry["entry.type"] == "exec"
-    assert entry["entry.confidence"] in SURE
+    assert entry["entry.type"] == "runtime-exec"
+    assert entry["entry.reason"].startswith("ctr ")
+    assert entry["k8s.pod.name"] == "web"
 
 
 def test_attaching_is_not_seen(watched: Watched) -> None:

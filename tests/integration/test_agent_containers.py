@@ -1,6 +1,6 @@
 """The container index beside real runtimes: Podman on this machine, containerd in a cluster's node.
 
-Docker's and CRI-O's layouts are fixtures of the unit tests.
+What CRI-O writes is a fixture of the unit tests.
 """
 
 from __future__ import annotations
@@ -279,13 +279,13 @@ class Recorder:
 def made() -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    with cluster("test-containers") as one:
+    with cluster("test-containers", masters=1, workers=0) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def worker(made: Cluster) -> Node:
-    (node,) = made.workers
+def node(made: Cluster) -> Node:
+    (node,) = made.masters
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(SOURCE, "exectrail_agent")
@@ -299,8 +299,8 @@ def worker(made: Cluster) -> Node:
 
 
 @pytest.fixture
-def recorder(made: Cluster, worker: Node) -> Iterator[Recorder]:
-    command = made.ssh_command(worker, ["python3 /opt/agent/recorder.py"])
+def recorder(made: Cluster, node: Node) -> Iterator[Recorder]:
+    command = made.ssh_command(node, ["python3 /opt/agent/recorder.py"])
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     ) as process:
@@ -314,7 +314,7 @@ SLEEP = ["/bin/sleep", "600"]
 
 def pod(made: Cluster, name: str, **spec: Any) -> None:
     main = {"name": "main", "image": "exectrail.lab/busybox:lab", "imagePullPolicy": "Never"}
-    default = {"containers": [{**main, "command": SLEEP}], "nodeName": made.workers[0].name}
+    default = {"containers": [{**main, "command": SLEEP}], "nodeName": made.masters[0].name}
     spec = {**default, "terminationGracePeriodSeconds": 0, **spec}
     document = {
         "apiVersion": "v1",
@@ -343,11 +343,11 @@ def wait(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @pytest.fixture
-def patient(made: Cluster, worker: Node) -> Iterator[None]:
+def patient(made: Cluster, node: Node) -> Iterator[None]:
     """A runtime that waits before a container's first program."""
 
     def run(command: str) -> None:
-        subprocess.run(made.ssh_command(worker, [command]), input=RUNC.encode(), check=True)
+        subprocess.run(made.ssh_command(node, [command]), input=RUNC.encode(), check=True)
 
     runc = "/usr/sbin/runc"
     run(f"mv {runc} {runc}.real && cat > {runc} && chmod 755 {runc}")
@@ -408,18 +408,16 @@ class TestContainerd:
         one = recorder.complete("main", name)
         assert one["shares_pids"] is True
 
-    def test_a_container_without_a_pod(
-        self, made: Cluster, worker: Node, recorder: Recorder
-    ) -> None:
+    def test_a_container_without_a_pod(self, made: Cluster, node: Node, recorder: Recorder) -> None:
         start = (
             "ctr -n k8s.io image export /tmp/image.tar exectrail.lab/busybox:lab &&"
             " ctr image import --no-unpack /tmp/image.tar &&"
             " ctr run -d exectrail.lab/busybox:lab my-own sleep 600"
         )
-        subprocess.run(made.ssh_command(worker, [start]), check=True, capture_output=True)
+        subprocess.run(made.ssh_command(node, [start]), check=True, capture_output=True)
         try:
             one = recorder.first(lambda one: one["id"] == "my-own" and one["init_pid"])
             assert (one["pod"], one["cgroup"]) == (None, "/default/my-own")
         finally:
             end = "ctr task kill -s KILL my-own; sleep 1; ctr container rm my-own"
-            subprocess.run(made.ssh_command(worker, [end]), check=False, capture_output=True)
+            subprocess.run(made.ssh_command(node, [end]), check=False, capture_output=True)

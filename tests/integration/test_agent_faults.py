@@ -10,9 +10,10 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,22 @@ import pytest
 from exectrail_agent.bpf.libbpf import Libbpf
 from exectrail_agent.bpf.pins import remove_pins
 from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
-from tests.integration.test_agent_bpf import bpffs, storm
+from tests.integration.test_agent_bpf import bpffs, storm, storm_program
 from tests.integration.test_agent_loop import Service, archive
 from tests.unit.agent.world import validator
 
-__all__ = ["archive", "bpffs", "storm"]
+__all__ = ["archive", "bpffs", "storm", "storm_program"]
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/sys/kernel/btf/vmlinux").exists(),
     reason="loads programs into the kernel: needs root and a kernel with BTF",
 )
+
+LONG = "/bin" + "/../bin" * 150 + "/true"
+"""A long name of a short program: a few of its events fill the ring."""
+SLOW = 1_000_000
+"""Bytes a second that a slow disk takes."""
+WRITE = 128 * 1024 / SLOW
+"""Seconds for which the agent waits for it each time."""
 
 
 @dataclass
@@ -39,12 +47,13 @@ class Node(Service):
     init: int = 0
     group: Path = Path()
     storm: str = ""
+    before: Sequence[str] = ()
 
     def inside(self, *command: str) -> list[str]:
         return ["nsenter", "-t", str(self.init), "-p", "-m", "--", *command]
 
     def command(self, *words: str) -> list[str]:
-        return self.inside(*super().command(*words))
+        return [*self.before, *self.inside(*super().command(*words))]
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         before = self.status().get("pid"), self.status().get("started")
@@ -58,24 +67,37 @@ class Node(Service):
         )
         return process
 
+    @property
+    def agent(self) -> int:
+        """The agent's own pid: nsenter has started it."""
+        nsenter = self.processes[-1].pid
+        return int(Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text())
+
     def send(self, number: int) -> None:
         """Send a signal to the agent itself, without a program that would be seen."""
-        nsenter = self.processes[-1]
-        (agent,) = Path(f"/proc/{nsenter.pid}/task/{nsenter.pid}/children").read_text().split()
-        os.kill(int(agent), number)
+        os.kill(self.agent, number)
         if number == signal.SIGCONT:
             # It stops too when what it has started is stopped.
-            nsenter.send_signal(number)
+            self.processes[-1].send_signal(number)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.send(number)
         return self.processes[-1].wait(15)
 
-    def produce(self, count: int, rate: int = 0) -> subprocess.Popen[bytes]:
+    def produce(
+        self, count: int, rate: int = 0, program: str = "/bin/true"
+    ) -> subprocess.Popen[bytes]:
         """Come into the control group and run `count` programs; with the first it is one more."""
-        script = 'echo $$ > "$0/cgroup.procs"; exec "$@" >/dev/null'
-        words = [self.storm, str(count), str(rate), "/bin/true"]
-        return subprocess.Popen(self.inside("sh", "-c", script, str(self.group), *words))
+        script = 'echo $$ > "$0/cgroup.procs"; exec "$@"'
+        words = [self.storm, str(count), str(rate), program]
+        command = self.inside("sh", "-c", script, str(self.group), *words)
+        with (self.folder / "took").open("wb") as took:
+            return subprocess.Popen(command, stdout=took)
+
+    def took(self) -> tuple[float, float]:
+        """What the last programs took in seconds: the median and the 99th percentile."""
+        _, _, median, most = map(float, (self.folder / "took").read_text().split())
+        return median / 1e6, most / 1e6
 
     def accounted(self) -> tuple[int, int]:
         """Give how many execs of accesses are recorded, and how many known to be lost."""
@@ -112,13 +134,77 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", log], check=False)
 
 
+@dataclass
+class Slow:
+    """Can make a disk slow for what begins in a control group."""
+
+    group: Path
+    limit: Path
+    text: str
+
+    @property
+    def begin(self) -> list[str]:
+        """What to put before a command. Whose file it is, and is slow, is seen when it is made."""
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.group / "cgroup.procs")]
+
+    def down(self) -> None:
+        self.limit.write_text(self.text)
+
+
+@pytest.fixture
+def slow(disk: Path) -> Iterator[Slow]:
+    """Whoever writes to the disk waits until it is written, as long as that may take."""
+    device = subprocess.check_output(["findmnt", "-no", "MAJ:MIN", disk], text=True).strip()
+    subprocess.run(["mount", "-o", "remount,sync", disk], check=True)
+    name, old = f"exectrail-slow-{os.getpid()}", Path("/sys/fs/cgroup/blkio")
+    if old.exists():
+        group = old / name
+        made = Slow(group, group / "blkio.throttle.write_bps_device", f"{device} {SLOW}")
+    else:
+        group = old.parent / name
+        made = Slow(group, group / "io.max", f"{device} wbps={SLOW}")
+        (old.parent / "cgroup.subtree_control").write_text("+io +memory")
+    group.mkdir()
+    yield made
+    group.rmdir()
+
+
+class Watchdog:
+    """Who hears that the agent works, as systemd would."""
+
+    def __init__(self, address: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(address))
+        self._heard = time.monotonic()
+        self.longest = 0.0
+        """Seconds for which nothing was heard."""
+
+    def listen(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if self._socket.recv(4096) == b"WATCHDOG=1":
+                    self._heard = time.monotonic()
+        self.longest = max(self.longest, time.monotonic() - self._heard)
+
+
+@pytest.fixture
+def watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watchdog]:
+    """For an agent that must be heard of every two seconds."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+    made = Watchdog(tmp_path / "notify")
+    yield made
+    made._socket.close()
+
+
 @pytest.fixture
 def node(archive: Path, bpffs: Path, disk: Path, tmp_path: Path, storm: str) -> Iterator[Node]:
     _, point = choose_hierarchy(read_mounts())
     group = Path(point, f"exectrail-faults-{os.getpid()}", f"{os.getpid():064x}")
     group.mkdir(parents=True)
     holder = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "600"]
+        ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "600"],
+        stderr=subprocess.DEVNULL,
     )
     try:
         children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
@@ -129,18 +215,19 @@ def node(archive: Path, bpffs: Path, disk: Path, tmp_path: Path, storm: str) -> 
             time.sleep(0.01)
         made = Node(archive, tmp_path, bpffs / "exectrail", disk, [], init, group, storm)
         made.configure()
-        made.conf.write_text(made.conf.read_text().replace("size_mb = 1\n", "size_mb = 40\n"))
+        text = made.conf.read_text().replace("size_mb = 1\n", "size_mb = 40\n")
+        # Nobody will describe that container.
+        made.conf.write_text(f"{text}[agent]\nhold_seconds = 0\n")
         yield made
     finally:
-        holder.kill()
+        # Its parent waits for it: who is left without one may stay a while.
+        os.kill(init, signal.SIGKILL)
         holder.wait()
         for process in made.processes:
             process.kill()
             process.wait()
             if process.stderr:
                 process.stderr.close()
-        while Path(f"/proc/{init}").exists():
-            time.sleep(0.02)
         remove_pins(str(made.pins))
         group.rmdir()
         group.parent.rmdir()
@@ -161,12 +248,13 @@ def test_a_storm_is_accounted_for(node: Node) -> None:
 
 
 def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
+    """Stopped for as long as the storm takes; a minute of 300 a second was tried and held too."""
     node.start()
     node.send(signal.SIGSTOP)
-    assert node.produce(9000).wait(60) == 0
+    assert node.produce(2000, program=LONG).wait(60) == 0
     node.send(signal.SIGCONT)
 
-    _, lost = node.holds(9001)
+    _, lost = node.holds(2001)
     assert lost > 0
     (loss, *_) = [each for each in node.records() if each["kind"] == "Loss"]
     assert loss["loss.cause"].startswith("ring-full")
@@ -179,14 +267,14 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
 
 def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(node: Node) -> None:
     node.start()
-    running = node.produce(4000, 2000)
-    node.until(lambda: node.commands("run=1500"))
+    running = node.produce(3000, 2000)
+    node.until(lambda: node.commands("run=1000"))
     node.end(signal.SIGKILL)
     node.start()
     assert running.wait(60) == 0
 
-    recorded, _ = node.holds(4001)
-    assert recorded > 3000
+    recorded, _ = node.holds(3001)
+    assert recorded > 2000
     assert len({each["traceId"] for each in node.records() if "traceId" in each}) == 1
 
 
@@ -197,12 +285,11 @@ def test_a_disk_that_stands_still(node: Node, disk: Path) -> None:
     node.start()
     subprocess.run(["fsfreeze", "--freeze", disk], check=True)
     try:
-        assert node.produce(9000).wait(60) == 0
-        time.sleep(0.5)
+        assert node.produce(2000, program=LONG).wait(60) == 0
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
 
-    _, lost = node.holds(9001)
+    _, lost = node.holds(2001)
     assert lost > 0
 
 
@@ -224,6 +311,28 @@ def test_a_disk_that_fails(node: Node, disk: Path) -> None:
     node.start()
     _, lost = node.holds(51)
     assert lost == 51
+
+
+def test_a_disk_that_is_slow(slow: Slow, watchdog: Watchdog, node: Node) -> None:
+    """Nobody waits for it but the agent, and that can still be heard."""
+    node.before = slow.begin
+    node.start()
+    assert node.produce(500, program=LONG).wait(60) == 0
+    usual, _ = node.took()
+    node.holds(501)
+    slow.down()
+    watchdog.longest = 0.0
+    running = node.produce(2500, program=LONG)
+    node.until(lambda: watchdog.listen() or running.poll() is not None, 60)
+    node.until(lambda: watchdog.listen() or sum(node.accounted()) >= 3002, 60)
+
+    _, lost = node.holds(3002)
+    assert lost > 0
+    assert watchdog.longest < 3
+    median, most = node.took()
+    assert median < 3 * usual
+    assert most < WRITE
+    node.until(lambda: "events were lost" in reasons(node))
 
 
 # ---- proofs ----

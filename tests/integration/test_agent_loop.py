@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_agent_bpf import bpffs
+from tests.integration.test_agent_bpf import bpffs, calm
 from tests.integration.test_agent_containers import Podman, needs_podman, podman
 
 ROOT = Path(__file__).parents[2]
-__all__ = ["bpffs", "podman"]
+__all__ = ["bpffs", "calm", "podman"]
 pytestmark = [
     needs_podman,
+    pytest.mark.usefixtures("calm"),
     pytest.mark.skipif(
         not Path("/sys/kernel/btf/vmlinux").exists(), reason="needs a kernel with BTF"
     ),
@@ -95,8 +96,9 @@ class Service:
         return asked.returncode == bool(reasons) and not others
 
     def records(self) -> list[dict[str, Any]]:
-        text = (self.log / "advaudit.log").read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        # What follows the last line is just being written, or about to be taken back.
+        whole, _, _ = (self.log / "advaudit.log").read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def commands(self, word: str) -> list[dict[str, Any]]:
         """What was run with a word among its arguments."""
@@ -229,7 +231,7 @@ def test_a_full_disk_degrades_it_until_there_is_room(
         service.until(lambda: service.commands("full-11"), 40)
         service.end()
     finally:
-        subprocess.run(["umount", service.log], check=True)
+        subprocess.run(["umount", "-l", service.log], check=True)
 
     assert degraded.returncode == 1
     assert "there is no room" in degraded.stdout
@@ -242,4 +244,4 @@ def test_self_tests_are_repeated(service: Service) -> None:
     service.until(lambda: service.status()["canary"] > first)
 
     found = [one for one in service.records() if one.get("health.cause") == "canary"]
-    assert len(found) == 2
+    assert len(found) >= 2

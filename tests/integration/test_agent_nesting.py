@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ from exectrail_agent.bpf.sensor import BpfSensor
 from lab.cluster.debian import node_root
 from lab.errors import LabError
 from tests.integration.agent_cases import Follower, commands
-from tests.integration.test_agent_bpf import code
+from tests.integration.test_agent_bpf import calm, code
 from tests.integration.test_agent_containers import LIMITS, Podman, needs_podman, podman
 
-__all__ = ["code", "podman"]
+__all__ = ["calm", "code", "podman"]
 pytestmark = [
     needs_podman,
+    pytest.mark.usefixtures("calm"),
     pytest.mark.skipif(
         not Path("/sys/kernel/btf/vmlinux").exists(), reason="needs a kernel with BTF"
     ),
@@ -42,7 +44,7 @@ def sensor(code: bytes, tmp_path: Path) -> Iterator[BpfSensor]:
 @pytest.fixture
 def machine(podman: Podman) -> Iterator[str]:
     """A name for a container that has systemd as its first process."""
-    name = "exectrail-test-systemd"
+    name = f"exectrail-test-{os.getpid()}-systemd"
     yield name
     podman("rm", "-f", "-i", "-t", "0", name)
 

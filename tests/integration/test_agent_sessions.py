@@ -13,13 +13,14 @@ import pytest
 
 from exectrail_agent.bpf.sensor import BpfSensor
 from tests.integration.agent_cases import CASES, Case, Follower, commands, judge
-from tests.integration.test_agent_bpf import code
+from tests.integration.test_agent_bpf import calm, code
 from tests.integration.test_agent_containers import Podman, needs_podman
 from tests.unit.agent.world import validator
 
-__all__ = ["code"]
+__all__ = ["calm", "code"]
 pytestmark = [
     needs_podman,
+    pytest.mark.usefixtures("calm"),
     pytest.mark.skipif(
         not Path("/sys/kernel/btf/vmlinux").exists(), reason="needs a kernel with BTF"
     ),

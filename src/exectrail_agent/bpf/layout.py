@@ -6,11 +6,11 @@ Pure. Whatever bytes come, the answer is an event or a LayoutError.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from functools import lru_cache
 
-from exectrail_agent.events import EndEvent, ExecEvent, ExitEvent, Task
+from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, Task
 
 LAYOUT = 1
 """To be raised with every change of record.h: older pins are then replaced, not used."""
@@ -58,21 +58,6 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True)
-class ExecRecord:
-    """A program that began, and its cgroup's id.
-
-    `names_cgroup` says that the event has the path of that cgroup from the kernel.
-    """
-
-    event: ExecEvent
-    cgroup_id: int
-    names_cgroup: bool
-
-
-Record = Union[ExecRecord, ExitEvent, EndEvent]
-
-
-@dataclass(frozen=True)
 class Mark:
     """A process that the kernel half has in a session."""
 
@@ -83,8 +68,8 @@ class Mark:
     pid_namespace: int
 
 
-def decode(record: bytes, cgroups: Mapping[int, bytes]) -> Record:
-    """Read one record of the ring; `cgroups` has the paths that earlier records named, by id.
+def decode(record: bytes, cgroups: MutableMapping[int, bytes]) -> Event:
+    """Read one record of the ring; `cgroups` keeps the paths that records have named, by id.
 
     Raises LayoutError.
     """
@@ -92,13 +77,13 @@ def decode(record: bytes, cgroups: Mapping[int, bytes]) -> Record:
         raise LayoutError(f"a record of {len(record)} bytes")
     kind, flags, time, session, start, pid, _ = _HEAD.unpack_from(record)
     if kind == _EXEC:
-        return _decode_exec(record, cgroups)
+        return _decode_exec(record, flags, time, session, cgroups)
     if len(record) != _HEAD.size:
         raise LayoutError(f"a record of kind {kind} with {len(record)} bytes")
     if kind == _EXIT:
-        return ExitEvent(time=time, session=session, pid=pid, start=start, status=flags)
+        return ExitEvent(time, session, pid, start, flags)
     if kind == _END:
-        return EndEvent(time=time, session=session)
+        return EndEvent(time, session)
     raise LayoutError(f"a record of kind {kind}")
 
 
@@ -115,10 +100,11 @@ def unpack_mark(value: bytes) -> Mark:
     return Mark(session, start, pid, mounts, pids)
 
 
-def _decode_exec(record: bytes, cgroups: Mapping[int, bytes]) -> ExecRecord:
+def _decode_exec(
+    record: bytes, flags: int, time: int, session: int, cgroups: MutableMapping[int, bytes]
+) -> ExecEvent:
     if len(record) < _DATA_AT:
         raise LayoutError(f"an exec of {len(record)} bytes")
-    _, flags, time, session, _, _, _ = _HEAD.unpack_from(record)
     outer, cgroup_id = _PLACE.unpack_from(record, _HEAD.size)
     uid, gid, login_uid, audit_session, tty_major, tty_minor, argv_size, problems = (
         _ABOUT.unpack_from(record, _ABOUT_AT)
@@ -127,32 +113,29 @@ def _decode_exec(record: bytes, cgroups: Mapping[int, bytes]) -> ExecRecord:
         record
     )
     entry = bool(flags & _ENTRY)
-    named = entry or not session
-    executable = _path(program, problems & _NO_EXECUTABLE)
+    executable = b"" if problems & _NO_EXECUTABLE else _path(program)
     if flags & _BARE and flags & _UNLINKED:
         # As /proc says it.
         executable += b" (deleted)"
+    outside = outside_program = b""
+    if entry or not session:
+        if not problems & _NO_CGROUP:
+            cgroups[cgroup_id] = _path(cgroup)
+        if not problems & _NO_PARENT_CGROUP:
+            outside = _path(parent_cgroup)
+        if not problems & _NO_PARENT_EXECUTABLE:
+            outside_program = _path(parent_program)
     cut = argv_size - _ARGV_MAX if argv_size > _ARGV_MAX and argv else 0
-    event = ExecEvent(
+    return ExecEvent(
         time=time,
         session=session,
         entry=entry,
-        task=_task(
-            record,
-            _TASK_AT,
-            _path(cgroup, problems & _NO_CGROUP) if named else cgroups.get(cgroup_id, b""),
-            executable,
-        ),
-        parent=_task(
-            record,
-            _PARENT_AT,
-            _path(parent_cgroup, problems & _NO_PARENT_CGROUP) if named else b"",
-            _path(parent_program, problems & _NO_PARENT_EXECUTABLE) if named else b"",
-        ),
+        task=_task(record, _TASK_AT, cgroups.get(cgroup_id, b""), executable),
+        parent=_task(record, _PARENT_AT, outside, outside_program),
         argv=argv,
         argv_size=argv_size,
         filename=_text(filename),
-        cwd=_path(cwd, problems & _NO_CWD),
+        cwd=b"" if problems & _NO_CWD else _path(cwd),
         argv_cut=cut,
         argv_cut_at=_ARGV_MAX // 2 if cut else 0,
         uid=uid,
@@ -165,7 +148,6 @@ def _decode_exec(record: bytes, cgroups: Mapping[int, bytes]) -> ExecRecord:
         unknown=_unknown(problems) if problems else {},
         outer=outer,
     )
-    return ExecRecord(event, cgroup_id, named and not problems & _NO_CGROUP)
 
 
 def _parts(record: bytes) -> Sequence[bytes]:
@@ -189,9 +171,10 @@ def _text(padded: bytes) -> bytes:
     return padded.split(b"\0", 1)[0]
 
 
-def _path(names: bytes, problem: int) -> bytes:
+@lru_cache(256)
+def _path(names: bytes) -> bytes:
     # Each name ends with a NUL, the last one of the path comes first.
-    return b"" if problem else b"/" + b"/".join(names.split(b"\0")[-2::-1])
+    return b"/" + b"/".join(names.split(b"\0")[-2::-1])
 
 
 def _environment(values: bytes) -> Mapping[bytes, bytes]:

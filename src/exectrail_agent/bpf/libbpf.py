@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,9 +208,9 @@ class Libbpf:
         """Read an ELF object, to be prepared and loaded."""
         return BpfObject(self, code)
 
-    def ring(self, file: int, take: Callable[[bytes], bool]) -> Ring:
-        """Return a reader of a ring, which calls `take` with each record until that says no."""
-        return Ring(self, file, take)
+    def ring(self, file: int) -> Ring:
+        """Return a reader of a ring."""
+        return Ring(self, file)
 
     def _info(self, file: int, info: ctypes.Structure) -> None:
         size = _U32(ctypes.sizeof(info))
@@ -281,18 +281,24 @@ class BpfObject:
 class Ring:
     """Reads a ring buffer."""
 
-    def __init__(self, libbpf: Libbpf, file: int, take: Callable[[bytes], bool]) -> None:
+    def __init__(self, libbpf: Libbpf, file: int) -> None:
         def sample(_: object, data: int, size: int) -> int:
-            return 0 if take(ctypes.string_at(data, size)) else -1
+            self._taken.append(ctypes.string_at(data, size))
+            return 0 if len(self._taken) < self._most else -1
 
+        self._taken: list[bytes] = []
+        self._most = 0
         self._library = libbpf._library  # noqa: SLF001 - one module
         self._callback = _SAMPLE(sample)
         arguments = (file, self._callback, None, None)
         self._ring = libbpf.call("mapping the ring", "ring_buffer__new", *arguments)
 
-    def consume(self) -> None:
-        """Hand out the records that wait."""
+    def consume(self, most: int) -> list[bytes]:
+        """Take the records that wait, at most so many."""
+        self._most = most
         self._library.ring_buffer__consume(self._ring)
+        taken, self._taken = self._taken, []
+        return taken
 
     def close(self) -> None:
         """Unmap it."""

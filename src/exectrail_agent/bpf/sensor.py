@@ -88,7 +88,7 @@ class BpfSensor:
                 self.notices.append(f"capture stops when the agent stops: {problem}")
             size = max(os.sysconf("SC_PAGE_SIZE"), 1 << (ring_size - 1).bit_length())
             self._start(code or _packaged(), size, everything=everything)
-            self._ring = self._libbpf.ring(self._files["ring"], self._take)
+            self._ring = self._libbpf.ring(self._files["ring"])
         except (BpfError, OSError) as error:
             self._let_go()
             raise SensorError(_explain(error)) from None
@@ -108,21 +108,15 @@ class BpfSensor:
 
     def read(self) -> Sequence[Event]:
         """Return what waits, at most some hundred events at once: they take memory."""
-        self._ring.consume()
-        pending, self._pending = self._pending, []
+        pending, self._pending = [*self._pending, *self._ring.consume(_BATCH)], []
         events: list[Event] = []
         for record in pending:
             try:
-                told = layout.decode(record, self._cgroups)
+                events.append(layout.decode(record, self._cgroups))
             except layout.LayoutError:
                 self._undecoded += 1
-                continue
-            if isinstance(told, layout.ExecRecord):
-                if told.names_cgroup:
-                    self._remember(told)
-                events.append(told.event)
-            else:
-                events.append(told)
+        while len(self._cgroups) > _CGROUPS_MAX:
+            self._cgroups.popitem(last=False)
         return events
 
     def drop(self, session: int) -> None:
@@ -243,17 +237,10 @@ class BpfSensor:
     def _drain(self, file: int) -> None:
         """Read a ring that nothing is written to any more, once the programs at work are done."""
         time.sleep(_IN_FLIGHT)
-        waiting: list[bytes] = []
-
-        def take(record: bytes) -> bool:
-            waiting.append(record)
-            return True
-
-        ring = self._libbpf.ring(file, take)
-        ring.consume()
+        ring = self._libbpf.ring(file)
+        self._pending += ring.consume(sys.maxsize)
         ring.close()
         os.close(file)
-        self._pending.extend(waiting)
 
     def _let_go(self) -> None:
         for file in self._files.values():
@@ -263,15 +250,6 @@ class BpfSensor:
             self._folder.release()
 
     # ---- reading ----
-
-    def _take(self, record: bytes) -> bool:
-        self._pending.append(record)
-        return len(self._pending) < _BATCH
-
-    def _remember(self, told: layout.ExecRecord) -> None:
-        self._cgroups[told.cgroup_id] = told.event.task.cgroup
-        if len(self._cgroups) > _CGROUPS_MAX:
-            self._cgroups.popitem(last=False)
 
     def _task(self, host_pid: int, mark: layout.Mark) -> Task:
         try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from exectrail_agent.containers import files
 from exectrail_agent.containers.bundle import json_object, mapping, text, texts
-from exectrail_agent.containers.model import Container, Pod
+from exectrail_agent.containers.model import Container, Pod, Probe
 
 RUNTIME = "docker"
 _FOLDER = "var/lib/docker/containers"
 _LABEL = "io.kubernetes."
+_SHELL = ("/bin/sh", "-c")
 
 
 def complete(root: Path, container: Container) -> Container:
@@ -50,4 +53,16 @@ def describe(container: Container, raw: bytes) -> Container:
         interactive=config.get("Tty") is True and config.get("OpenStdin") is True,
         kind="sandbox" if sandbox else container.kind,
         pod=pod if in_pod else None,
+        probes=tuple(_probes(config)),
     )
+
+
+def _probes(config: Mapping[str, Any]) -> Iterator[Probe]:
+    test = mapping(config.get("Healthcheck")).get("Test")
+    words = [text(word) for word in test] if isinstance(test, list) else []
+    if words[:1] == ["CMD"]:
+        yield Probe("health", tuple(words[1:]))
+    elif words[:1] == ["CMD-SHELL"]:
+        shell = config.get("Shell")
+        shell = [text(word) for word in shell] if isinstance(shell, list) else []
+        yield Probe("health", (*(shell or _SHELL), *words[1:]))

@@ -149,6 +149,16 @@ class ContainerIndex:
         """Return the outermost container id that a control group's path names, known or not."""
         return self._lookup().names(path)
 
+    def client(self, container: Container) -> str:
+        """Return the name of the runtime's client by which somebody on the node is in it now.
+
+        "" if none is seen; what a container names so itself is none. Reads all of /proc.
+        """
+        for name, groups in self._processes.clients(container):
+            if not any(map(self.looks_contained, groups)):
+                return name
+        return ""
+
     def is_kind_certain(self, container: Container) -> bool:
         """Say whether `kind` is what the pod's specification says, or nobody will ever say it.
 

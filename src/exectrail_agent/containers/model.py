@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Probe:
-    """A command that the kubelet runs inside a container.
+    """A command that the kubelet, or Docker itself, runs inside a container.
 
-    `kind` is ``liveness``, ``readiness``, ``startup``, ``postStart`` or ``preStop``.
+    `kind` is ``liveness``, ``readiness``, ``startup``, ``postStart``, ``preStop`` or, Docker's,
+    ``health``.
     """
 
     kind: str

@@ -16,6 +16,8 @@ from exectrail_agent.containers.source import Description, read_bundle, read_pid
 RUNTIME = "podman"
 _STATIC = "var/lib/containers/storage/overlay-containers"
 _RUN = "run/containers/storage/overlay-containers"
+_TABLES = ("containers.json", "volatile-containers.json")
+"""Later releases of Podman keep those that go when they end (`--rm`) in a table of their own."""
 _USERS = "run/user"
 _USERS_RUN = ("containers", "overlay-containers")
 _USERS_STATIC = (".local", "share", "containers", "storage", "overlay-containers")
@@ -100,16 +102,17 @@ def _read(base: Path, storage: tuple[str, ...], identity: str) -> Description | 
             return Description(crio.describe(container, bundle))
         if bundle.annotation("io.kubernetes.cri-o.ContainerType") == "sandbox":
             container = replace(container, kind="sandbox")
-        table = files.read(base, *storage, "containers.json") or b"[]"
-        return Description(named(container, table))
+        for table in _TABLES:
+            container = named(container, files.read(base, *storage, table) or b"[]")
+        return Description(container)
     except files.UnreadableError as error:
         return Description(container, problem=str(error), unsettled=error.unsettled)
     except ValueError as error:
-        return Description(container, problem=f"containers.json: {error}")
+        return Description(container, problem=f"table of containers: {error}")
 
 
 def named(container: Container, table: bytes) -> Container:
-    """Add name and image from the storage's containers.json. Pure. Raises ValueError."""
+    """Add name and image from one of the storage's tables. Pure. Raises ValueError."""
     for row in _rows(table):
         if row.get("id") == container.id:
             names = row.get("names")

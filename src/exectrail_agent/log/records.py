@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
+from typing import Any
 
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container
@@ -16,6 +18,13 @@ LOSS = "Loss"
 THROTTLE = "Throttle"
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_VALUES: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    int: str,
+    bool: {False: "false", True: "true"}.__getitem__,
+    list: lambda texts: f"[{','.join(map(encode_basestring_ascii, texts))}]",
+}
+"""Half of the time of an encoder that is made anew for each record. Lists are of texts."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +60,30 @@ class Lost:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
     """One record before it has a number. `time` is boot time, `execs` how many execs it stands for.
 
-    `loss` is there in a Loss, so that a Loss that can't be written is not lost itself.
+    `body` is what follows the number on its line. `loss` is there in a Loss, so that a Loss that
+    can't be written is not lost itself.
     """
 
     kind: str
     time: int
-    fields: Mapping[str, object]
+    body: bytes
     execs: int = 0
     loss: Lost | None = None
 
-
-def body(record: Record) -> bytes:
-    """Return a record as JSON without its opening brace: what follows its number on the line.
-
-    DEL is the one control character that JSON does not escape.
-    """
-    return _encode(record.fields)[1:].replace("\x7f", "\\u007f").encode("ascii")
+    def line(self, seq: int) -> bytes:
+        """Return the line of the log."""
+        return b'{"seq":%d,%b\n' % (seq, self.body)
 
 
-def line(seq: int, rest: bytes) -> bytes:
-    """Return the line of the log."""
-    return b'{"seq":%d,%b\n' % (seq, rest)
+def members(fields: Mapping[str, object]) -> str:
+    """Return fields as JSON without the braces; their names are plain ASCII."""
+    return ",".join(
+        [f'"{name}":{_VALUES.get(type(one), _encode)(one)}' for name, one in fields.items()]
+    )
 
 
 class RecordMaker:
@@ -85,8 +93,9 @@ class RecordMaker:
         self.node = node
         self.ids = ids
         self.clock = clock
-        self._node_fields = {"host.nodename": clean(node.name), "host.boot": node.short_boot}
-        self._access_fields = {"clusterid": clean(node.cluster_id), "host.hostip": clean(node.ip)}
+        node_fields = {"host.nodename": clean(node.name), "host.boot": node.short_boot}
+        self._node = members(node_fields)
+        self.access_fields = {"clusterid": clean(node.cluster_id), "host.hostip": clean(node.ip)}
 
     def make(  # noqa: PLR0913 - one place where records are made
         self,
@@ -95,23 +104,23 @@ class RecordMaker:
         fields: Mapping[str, object],
         *,
         event_id: str = "",
+        trace: str = "",
         execs: int = 0,
         loss: Lost | None = None,
     ) -> Record:
-        """Return a record of boot time `time`, with an id of its own or the one given."""
-        common: dict[str, object] = {
-            "kind": kind,
-            "time": self.clock.text(time),
-            "time.boot": time,
-            **self._node_fields,
-            "eventId": event_id or self.ids.make(),
-        }
-        common.update(fields)
-        return Record(kind, time, common, execs, loss)
+        """Return a record of boot time `time`, with an id of its own or the one given.
 
-    def access(self, time: int, event_id: str, fields: Mapping[str, object]) -> Record:
-        """Return the record that opens a session."""
-        return self.make("Kubernetes", time, {**self._access_fields, **fields}, event_id=event_id)
+        `trace` is its session's id; `fields` are the others, one at least. What a session's records
+        have in common comes first, so that a compressed log has it as one.
+        """
+        traced = f'"traceId":"{trace}",' if trace else ""
+        text = (
+            f'"kind":"{kind}",{self._node},{traced}"time":"{self.clock.text(time)}",'
+            f'"time.boot":{time},"eventId":"{event_id or self.ids.make()}",{members(fields)}}}'
+        )
+        # DEL is the one control character that JSON does not escape.
+        body = text.replace("\x7f", "\\u007f").encode("ascii")
+        return Record(kind, time, body, execs, loss)
 
     def loss(self, lost: Lost, *, execs: int = 0) -> Record:
         """Return the record of a loss, at its end.
@@ -132,7 +141,9 @@ class RecordMaker:
         fields.update(lost.details)
         return self.make(LOSS, lost.end, fields, execs=execs, loss=lost)
 
-    def throttle(self, event_id: str, begin: int, end: int, fields: Mapping[str, object]) -> Record:
+    def throttle(
+        self, event_id: str, begin: int, end: int, fields: Mapping[str, object], trace: str = ""
+    ) -> Record:
         """Return a record that stands for ``throttle.count`` execs between two boot times."""
         count = fields["throttle.count"]
         times = {
@@ -142,7 +153,8 @@ class RecordMaker:
             "throttle.toBoot": end,
         }
         execs = count if isinstance(count, int) else 0
-        return self.make(THROTTLE, end, {**times, **fields}, event_id=event_id, execs=execs)
+        fields = {**times, **fields}
+        return self.make(THROTTLE, end, fields, event_id=event_id, trace=trace, execs=execs)
 
     def health(self, state: str, cause: str, detail: str, **extra: object) -> Record:
         """Return a record about the agent: `state` is ``healthy``, ``degraded`` or ``notice``.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import json
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.logfile import LogFile
 from exectrail_agent.log.loss import Unwritten
-from exectrail_agent.log.records import Lost, Record, RecordMaker, body, line
+from exectrail_agent.log.records import Lost, Record, RecordMaker
 
-_BATCH = 1024 * 1024
+_BATCH = 128 * 1024
 _BACKLOG = 8 * 1024 * 1024
 _LEAST_BYTES = 4096
 _LEAST_FILES = 2
@@ -30,8 +30,9 @@ class RecordWriter:
 
     What can't be written at once is kept, up to 8 MiB, and tried again with each call; beyond that
     records are lost, and a Loss says so as soon as there is room. There is one write(2) for each
-    MiB. Numbers go on from the last line of the log, over restarts and boots.
+    128 KiB. Numbers go on from the last line of the log, over restarts and boots.
 
+    - `alive`: called after each write, for a disk may take long for all that waits.
     - `records`: how many were written, by kind; `lost`: how many were not, by cause.
     - `problem`: why the last write failed, in words; None if it did not.
     """
@@ -52,11 +53,12 @@ class RecordWriter:
         self._maker = maker
         self._max_bytes = max_bytes
         self._ledger = ledger
-        self._waiting: deque[tuple[Record, bytes]] = deque()
+        self._waiting: deque[Record] = deque()
         self._waiting_bytes = 0
         self._unwritten = Unwritten()
         self._overflowing = False
         self._cause = "write-error"
+        self.alive: Callable[[], None] = lambda: None
         self.records: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.problem: str | None = None
@@ -86,8 +88,8 @@ class RecordWriter:
             if self._waiting_bytes >= _BATCH:
                 self._write_waiting()
             if self._waiting_bytes > _BACKLOG:
-                last, text = self._waiting.pop()
-                self._waiting_bytes -= len(text)
+                last = self._waiting.pop()
+                self._waiting_bytes -= len(last.body)
                 self._lose(last, self._cause)
                 self._overflowing = True
         self.tick()
@@ -127,9 +129,8 @@ class RecordWriter:
         self.lost[lost.cause] += lost.count
 
     def _queue(self, record: Record, *, first: bool = False) -> None:
-        text = body(record)
-        (self._waiting.appendleft if first else self._waiting.append)((record, text))
-        self._waiting_bytes += len(text)
+        (self._waiting.appendleft if first else self._waiting.append)(record)
+        self._waiting_bytes += len(record.body)
 
     def _lose(self, record: Record, cause: str) -> None:
         self._unwritten.add(record, cause)
@@ -144,6 +145,7 @@ class RecordWriter:
                 lines = self._fit()
                 if lines:
                     self._write(lines)
+                    self.alive()
                 self.problem = None
             except OSError as error:
                 self._cause = _CAUSES.get(error.errno or 0, "write-error")
@@ -154,12 +156,12 @@ class RecordWriter:
         """Return the lines of the next write; where there is no room for one, make some."""
         lines: list[bytes] = []
         size = 0
-        for record, text in self._waiting:
-            one = line(self._log.seq + 1 + len(lines), text)
+        for record in self._waiting:
+            one = record.line(self._log.seq + 1 + len(lines))
             if not lines and len(one) > self._max_bytes:
                 self._lose(record, "too-large")
                 self._waiting.popleft()
-                self._waiting_bytes -= len(text)
+                self._waiting_bytes -= len(record.body)
                 return []
             if not self._log.has_room(size + len(one)) or (lines and size >= _BATCH):
                 break
@@ -173,25 +175,26 @@ class RecordWriter:
     def _write(self, lines: list[bytes]) -> None:
         if self._ledger:
             self._ledger.begin(self._log.seq + 1)
-        whole, execs = 0, 0
+        whole = 0
         try:
             whole = self._log.write(lines)
         finally:
-            for _ in range(whole):
-                execs += self._written()
+            execs = self._written(whole)
             if self._ledger:
                 self._ledger.settle(execs)
 
-    def _written(self) -> int:
-        record, text = self._waiting.popleft()
-        self._waiting_bytes -= len(text)
-        self.records[record.kind] += 1
+    def _written(self, whole: int) -> int:
+        """Count the first `whole` of the waiting records as written; return how many execs."""
+        written = [self._waiting.popleft() for _ in range(whole)]
+        self._waiting_bytes -= sum(len(one.body) for one in written)
+        self.records.update(one.kind for one in written)
         extent = self._log.extent
-        self._log.seq += 1
-        extent.first = extent.first or self._log.seq
-        extent.last = self._log.seq
-        extent.execs += (record.loss.execs or 0) if record.loss else record.execs
-        return record.execs
+        if whole:
+            extent.first = extent.first or self._log.seq + 1
+            self._log.seq += whole
+            extent.last = self._log.seq
+        extent.execs += sum(one.loss.execs or 0 if one.loss else one.execs for one in written)
+        return sum(one.execs for one in written)
 
 
 def _settles(text: bytes) -> int:

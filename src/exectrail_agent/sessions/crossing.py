@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from exectrail_agent.containers.model import Container
 from exectrail_agent.events import ExecEvent, Task
 from exectrail_agent.sessions.program import runtime_name
+from exectrail_agent.sessions.traces import found_by
 
 _RUNTIMES = {b"runc", b"crun", b"youki", b"runsc", b"docker-runc", b"exe"}
 _MONITORS = {b"conmon", b"conmonrs", b"containerd-shim"}
@@ -28,6 +30,12 @@ class ContainerLookup(Protocol):
 
     def is_kind_certain(self, container: Container) -> bool:
         """Say whether a container's kind is known, and not yet to be asked for."""
+
+    def client(self, container: Container) -> str:
+        """Return the name of the runtime's client that is at work in a container, "" if none is."""
+
+    def all(self) -> Sequence[Container]:
+        """Return the containers that there are."""
 
 
 class Way(enum.Enum):
@@ -51,6 +59,7 @@ class Crossing:
     - `by_namespaces`: it is in the container by its namespaces, not by its cgroup.
     - `own_start`: it is the container's first process. If that has to ``WAIT``, it is for what kind
       of container it is; if it lasts, it is a matter of the container's own.
+    - `certainty`, 0 to 1, is how sure the container is, and `doubt` why not 1.
     """
 
     way: Way
@@ -58,6 +67,8 @@ class Crossing:
     container_id: str = ""
     by_namespaces: bool = False
     own_start: bool = False
+    certainty: float = 1.0
+    doubt: str = ""
 
 
 _INSIDE = Crossing(Way.INSIDE)
@@ -85,7 +96,7 @@ def cross(event: ExecEvent, index: ContainerLookup) -> Crossing:
             return _INSIDE
         return _to(event, index, Crossing(Way.ACCESS, entered, entered.id, by_namespaces=True))
     if inside is None:
-        return _INSIDE if task.cgroup or task.mount_namespace else Crossing(Way.WAIT)
+        return _INSIDE if task.cgroup or task.mount_namespace else _by_traces(event, index)
     if entered is None and _is_stage(event, index):
         return Crossing(Way.STAGE, inside.container, inside.container_id)
     if _is_of(parent, inside, index, entered):
@@ -102,6 +113,15 @@ def join(event: ExecEvent, index: ContainerLookup) -> Crossing:
             return _INSIDE if event.task.cgroup else Crossing(Way.WAIT)
         inside = Crossing(Way.ACCESS, entered, entered.id, by_namespaces=True)
     return _to(event, index, inside)
+
+
+def _by_traces(event: ExecEvent, index: ContainerLookup) -> Crossing:
+    found = found_by(event.device, event.through, index.all())
+    if found is None:
+        return Crossing(Way.WAIT)
+    container, certainty, doubt = found
+    target = Crossing(Way.ACCESS, container, container.id, certainty=certainty, doubt=doubt)
+    return _INSIDE if _is_of(event.parent, target, index, None) else _to(event, index, target)
 
 
 def _by_cgroup(task: Task, index: ContainerLookup) -> Crossing | None:
@@ -162,13 +182,13 @@ def _is_of(
 def _to(event: ExecEvent, index: ContainerLookup, target: Crossing) -> Crossing:
     container = target.container
     if container is None or (container.init_pid == 0 and not target.by_namespaces):
-        return Crossing(Way.WAIT, container, target.container_id, target.by_namespaces)
+        return replace(target, way=Way.WAIT)
     if container.init_pid != event.task.pid:
         return target
     if not _is_access_by_starting(container):
         way = Way.INSIDE if index.is_kind_certain(container) else Way.WAIT
-        return Crossing(way, container, container.id, own_start=True)
-    return Crossing(Way.ACCESS, container, container.id, own_start=True)
+        return replace(target, way=way, by_namespaces=False, own_start=True)
+    return replace(target, by_namespaces=False, own_start=True)
 
 
 def _is_access_by_starting(container: Container) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -33,6 +34,7 @@ _ORPHAN = 0.3
 _NO_FIRST_PROCESS = 0.4
 _UNREADABLE = 0.5
 _UNDESCRIBED = 0.6
+_CLIENT = 0.8
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,29 @@ def ids_of(event: ExecEvent) -> Ids:
     return Ids(event.environment.get(_AUDIT_ID, b""), spo)
 
 
-def classify(event: ExecEvent, crossing: Crossing, *, regular: bool = False) -> Entry:
-    """Return the type of an access; `regular`: the same command came at even intervals before."""
+def classify(
+    event: ExecEvent,
+    crossing: Crossing,
+    *,
+    regular: bool = False,
+    client: Callable[[Container], str] = lambda _: "",
+) -> Entry:
+    """Return the type of an access.
+
+    - `regular`: the same command came at even intervals before.
+    - `client`: returns the name of the runtime's client that is at work in a container, "" if none
+      is seen; asked only where that decides.
+    """
+    entry = _typed(event, crossing, regular=regular)
+    if crossing.container and entry.type in {"exec", "unknown"} and not _is_known(ids_of(event)):
+        name = client(crossing.container)
+        if name:
+            reason = f"{name} was at work in the container, perhaps not alone"
+            entry = Entry("runtime-exec", _CLIENT, reason)
+    return _at_most(entry, crossing.certainty, crossing.doubt)
+
+
+def _typed(event: ExecEvent, crossing: Crossing, *, regular: bool) -> Entry:
     container = crossing.container
     if crossing.own_start and container:
         return _started(container)
@@ -142,8 +165,7 @@ def _through_runtime(event: ExecEvent, crossing: Crossing, *, regular: bool) -> 
 
 
 def _in_container(event: ExecEvent, container: Container, *, regular: bool) -> Entry:
-    ids = ids_of(event)
-    if event.tty is None and not ids.spo and ids.audit in {b"", _NO_AUDIT_ID}:
+    if event.tty is None and not _is_known(ids_of(event)):
         command = tuple(arguments(event).values)
         for probe in container.probes:
             if tuple(part.encode(errors="surrogatepass") for part in probe.command) == command:
@@ -159,11 +181,9 @@ def _in_container(event: ExecEvent, container: Container, *, regular: bool) -> E
 
 
 def _executed(event: ExecEvent, *, described: bool, regular: bool) -> Entry:
-    ids = ids_of(event)
-    known = bool(ids.spo) or ids.audit not in {b"", _NO_AUDIT_ID}
     if event.tty is None and _copies(_own_command(arguments(event).values)):
         return Entry("copy", 0.9, "anybody may run tar in this way")
-    if known:
+    if _is_known(ids_of(event)):
         return Entry("exec", 0.95, "an audit id came with it, and others can set that variable")
     if event.tty is not None:
         return Entry("exec", 0.9, "a client of the runtime, such as crictl, leaves the same trace")
@@ -172,6 +192,10 @@ def _executed(event: ExecEvent, *, described: bool, regular: bool) -> Entry:
     if regular:
         return Entry("probe", 0.6, "told by its even intervals; the pod's probes are not known")
     return Entry("exec", 0.6, "may be a probe or a hook: those of the pod are not known")
+
+
+def _is_known(ids: Ids) -> bool:
+    return bool(ids.spo) or ids.audit not in {b"", _NO_AUDIT_ID}
 
 
 def _at_most(entry: Entry, confidence: float, reason: str) -> Entry:

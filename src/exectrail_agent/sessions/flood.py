@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from exectrail_agent.events import ExecEvent
 
@@ -32,8 +31,8 @@ class Flood:
 
     def __init__(self) -> None:
         self._begin = 0
-        self._seen: dict[tuple[bytes, bytes], int] = {}
-        self._collapsed: dict[tuple[bytes, bytes], Collapsed] = {}
+        self._seen: dict[Hashable, int] = {}
+        self._collapsed: dict[Hashable, Collapsed] = {}
 
     @property
     def pending(self) -> bool:
@@ -49,13 +48,14 @@ class Flood:
         """Whether the window has ended at a boot time; a clock that went back ends it too."""
         return not self._begin <= time < self.ends
 
-    def key(self, event: ExecEvent) -> tuple[bytes, bytes]:
-        """Return what makes execs identical, small also where argv is not."""
-        return event.task.executable, blake2b(
-            event.argv + b"%d" % event.argv_size, digest_size=16
-        ).digest()
+    def key(self, event: ExecEvent) -> Hashable:
+        """Return what makes execs identical, small also where argv is not.
 
-    def admit(self, key: tuple[bytes, bytes], time: int) -> bool:
+        Nobody can aim at a hash of Python's for bytes: each process has a secret of its own.
+        """
+        return event.task.executable, event.argv_size, hash(event.argv)
+
+    def admit(self, key: Hashable, time: int) -> bool:
         """Count an exec, and say whether it is still to have a record of its own.
 
         The caller takes what `end` yields whenever the window is over, before it asks.
@@ -66,9 +66,7 @@ class Flood:
         self._seen[key] = count
         return count <= LIMIT
 
-    def collapse(
-        self, key: tuple[bytes, bytes], event: ExecEvent, event_id: str, parent_event_id: str
-    ) -> str:
+    def collapse(self, key: Hashable, event: ExecEvent, event_id: str, parent_event_id: str) -> str:
         """Count an exec that has no record; return the id of the record that stands for it."""
         found = self._collapsed.get(key)
         if found is None:

@@ -86,7 +86,7 @@ class Narrator:
             fields["escaped"] = escaped
         session.begin = event.time
         session.first_pid = event.task.pid
-        return self._maker.access(event.time, session.root, fields)
+        return self._opened(session, fields)
 
     def resume(self, session: Session, crossing: Crossing, entry: Entry, time: int) -> Record:
         """Open a session whose entry was not seen, at boot time `time`; return its record."""
@@ -95,7 +95,12 @@ class Narrator:
         fields = self._access(session, crossing, entry)
         if not session.number:
             fields["session.followed"] = False
-        return self._maker.access(time, session.root, fields)
+        return self._opened(session, fields)
+
+    def _opened(self, session: Session, fields: Mapping[str, object]) -> Record:
+        return self._maker.make(
+            "Kubernetes", session.begin, fields, event_id=session.root, trace=session.trace
+        )
 
     def _access(self, session: Session, crossing: Crossing, entry: Entry) -> dict[str, object]:
         container = crossing.container
@@ -103,7 +108,7 @@ class Narrator:
         session.trace = self._maker.ids.make()
         session.root = self._maker.ids.make()
         session.fields = container_fields(container, crossing.container_id)
-        fields: dict[str, object] = {"traceId": session.trace, **session.fields}
+        fields = {**session.fields, **self._maker.access_fields}
         if container:
             fields.update(container_details(container))
         fields["entry.type"] = entry.type
@@ -152,31 +157,33 @@ class Narrator:
         if session.flood.over(event.time):
             self.settle(session, outcome)
         parent = session.process(event.parent)
-        above = session.process(event.task) or session.above(event.parent, self._parent_of)
+        above = (
+            session.process(event.task) or parent or session.above(event.parent, self._parent_of)
+        )
         above_id = above.event_id if above else session.root
         session.commands += 1
         key = session.flood.key(event)
-        recorded = session.flood.admit(key, event.time)
-        called = to_text(name(event, arguments(event).values))[0]
         event_id = self._maker.ids.make()
-        if not recorded:
+        if not session.flood.admit(key, event.time):
             event_id = session.flood.collapse(key, event, event_id, above_id)
-        process = Process(event.task.start, event_id, called, event.time, recorded)
-        session.remember(event.task.pid, process)
-        if not recorded:
+            called = to_text(name(event, arguments(event).values))[0]
+            process = Process(event.task.start, event_id, called, event.time, recorded=False)
+            session.remember(event.task.pid, process)
             return
-        fields: dict[str, object] = {}
-        if session.trace:
-            fields["traceId"] = session.trace
+        fields = program_fields(event)
+        called = str(fields["process.name"])
+        process = Process(event.task.start, event_id, called, event.time)
+        session.remember(event.task.pid, process)
+        fields.update(session.fields)
         if above_id:
             fields["parentEventId"] = above_id
-        fields.update(session.fields)
-        fields.update(program_fields(event))
         above_name = parent.name if parent else to_text(base(event.parent.executable))[0]
         if above_name:
             fields["process.parentname"] = above_name
         outcome.records.append(
-            self._maker.make(COMMAND, event.time, fields, event_id=event_id, execs=1)
+            self._maker.make(
+                COMMAND, event.time, fields, event_id=event_id, trace=session.trace, execs=1
+            )
         )
 
     def settle(self, session: Session, outcome: Outcome) -> None:
@@ -185,13 +192,11 @@ class Narrator:
 
     def _flooded(self, session: Session, one: Collapsed) -> Record:
         fields: dict[str, object] = {"throttle.reason": "flood", "throttle.count": one.count}
-        if session.trace:
-            fields["traceId"] = session.trace
         if one.parent_event_id:
             fields["parentEventId"] = one.parent_event_id
         fields.update(session.fields)
         fields.update(_program(one.first))
-        return self._maker.throttle(one.event_id, one.begin, one.end, fields)
+        return self._maker.throttle(one.event_id, one.begin, one.end, fields, session.trace)
 
     def counted(self, one: ProbeCount) -> Record:
         """Return the record of an hour of one probe."""
@@ -211,7 +216,7 @@ class Narrator:
                 return
         elif session.origin and session.origin.pid == event.pid:
             return
-        fields: dict[str, object] = {"traceId": session.trace, "process.pid": event.pid}
+        fields: dict[str, object] = {"process.pid": event.pid}
         if found:
             fields["process.name"] = found.name
             fields["process.duration"] = max(0, event.time - found.time)
@@ -222,9 +227,10 @@ class Narrator:
             fields["exit.signal"] = signal
         else:
             fields["exit.code"] = event.status >> 8 & 0xFF
+        event_id = found.event_id if found else ""
         outcome.records.append(
             self._maker.make(
-                "CommandExit", event.time, fields, event_id=found.event_id if found else ""
+                "CommandExit", event.time, fields, event_id=event_id, trace=session.trace
             )
         )
 
@@ -232,16 +238,17 @@ class Narrator:
         """Add the records of a session's end, which nobody saw if `unseen`."""
         self.settle(session, outcome)
         fields: dict[str, object] = {
-            "traceId": session.trace,
             **session.fields,
-            "session.commands": session.commands,
             "session.duration": max(0, time - session.begin),
+            "session.commands": session.commands,
         }
         if session.recovered:
             fields["recovered"] = True
         if unseen:
             fields["session.endUnseen"] = True
-        outcome.records.append(self._maker.make("SessionEnd", time, fields, event_id=session.root))
+        outcome.records.append(
+            self._maker.make("SessionEnd", time, fields, event_id=session.root, trace=session.trace)
+        )
 
 
 def _program(event: ExecEvent) -> Mapping[str, object]:

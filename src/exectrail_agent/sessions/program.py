@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from exectrail_agent.events import ExecEvent, Task
 from exectrail_agent.log.escape import to_text
@@ -13,8 +14,7 @@ _PTY_MAJORS = range(136, 144)
 _SERIAL_MINOR = 64
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """The arguments of a program; `cut` is the index of the first one after what is missing."""
 
     values: tuple[bytes, ...]
@@ -66,10 +66,10 @@ def is_script(event: ExecEvent, args: tuple[bytes, ...]) -> bool:
 
 def name(event: ExecEvent, args: tuple[bytes, ...]) -> bytes:
     """Return the name that people know the program by: of a multi-call binary, the applet's."""
+    if event.filename and not event.filename.startswith(_UNNAMED):
+        return base(event.filename) or base(event.task.executable)
     own = base(event.task.executable)
-    if not event.filename or event.filename.startswith(_UNNAMED):
-        return base(args[0]) if own in _MULTICALL and args and base(args[0]) else own
-    return base(event.filename) or own
+    return base(args[0]) if own in _MULTICALL and args and base(args[0]) else own
 
 
 def script(event: ExecEvent) -> bytes:
@@ -91,61 +91,61 @@ def terminal(device: tuple[int, int]) -> str:
 
 
 class _Texts:
-    """Fields from bytes, and which of them had to be escaped."""
+    """Text from bytes, and which fields had to be escaped."""
 
     def __init__(self) -> None:
-        self.fields: dict[str, object] = {}
         self.escaped: list[str] = []
 
-    def add(self, name: str, raw: bytes) -> None:
-        self.fields[name] = self.text(name, raw)
-
     def text(self, name: str, raw: bytes) -> str:
-        value, changed = to_text(raw)
-        if changed:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
             self.escaped.append(name)
-        return value
+            return to_text(raw)[0]
+
+    def words(self, values: Sequence[bytes]) -> dict[str, object]:
+        try:
+            words = [value.decode() for value in values]
+        except UnicodeDecodeError:
+            words = [self.text(f"process.args[{at}]", value) for at, value in enumerate(values)]
+            cmdline = self.text("process.cmdline", b" ".join(values))
+            return {"process.args": words, "process.cmdline": cmdline}
+        return {"process.args": words, "process.cmdline": " ".join(words)}
 
 
 def fields(event: ExecEvent) -> dict[str, object]:
-    """Return an exec's ``process`` fields; ``escaped`` and ``unknown`` where they apply."""
+    """Return an exec's ``process`` fields; ``escaped`` and ``unknown`` where they apply.
+
+    What is the same in many execs comes last, so that it compresses with what follows.
+    """
     args = arguments(event)
     texts = _Texts()
-    found = texts.fields
-    texts.add("process.name", name(event, args.values))
-    found["process.args"] = [
-        texts.text(f"process.args[{index}]", value) for index, value in enumerate(args.values)
-    ]
-    texts.add("process.cmdline", b" ".join(args.values))
-    found["process.argsBytes"] = event.argv_size
-    found["process.argsTruncated"] = args.cut is not None
-    if args.cut is not None:
-        found["process.argsMissing"] = event.argv_cut
-        found["process.argsCutIndex"] = args.cut
-    if event.cwd:
-        texts.add("process.cwd", event.cwd)
+    found: dict[str, object] = {"process.pid": event.task.pid}
+    if event.task.host_pid not in {0, event.task.pid}:
+        found["process.hostPid"] = event.task.host_pid
+    found["process.name"] = texts.text("process.name", name(event, args.values))
+    found.update(texts.words(args.values))
     if is_script(event, args.values):
-        texts.add("process.executable", script(event))
-        texts.add("process.interpreter", event.task.executable)
+        found["process.executable"] = texts.text("process.executable", script(event))
+        found["process.interpreter"] = texts.text("process.interpreter", event.task.executable)
     else:
-        texts.add("process.executable", event.task.executable)
+        found["process.executable"] = texts.text("process.executable", event.task.executable)
     if event.memfd:
         found["process.memfd"] = True
-    found.update(_standing(event))
+    found["process.argsBytes"] = event.argv_size
+    if event.cwd:
+        found["process.cwd"] = texts.text("process.cwd", event.cwd)
     if texts.escaped:
         found["escaped"] = texts.escaped
     if event.unknown:
         found["unknown"] = [f"{field}: {reason}" for field, reason in event.unknown.items()]
-    return found
-
-
-def _standing(event: ExecEvent) -> dict[str, object]:
-    found: dict[str, object] = {"process.pid": event.task.pid}
-    if event.task.host_pid not in {0, event.task.pid}:
-        found["process.hostPid"] = event.task.host_pid
-    found["process.parentPid"] = event.parent.pid
+    found["process.argsTruncated"] = args.cut is not None
+    if args.cut is not None:
+        found["process.argsMissing"] = event.argv_cut
+        found["process.argsCutIndex"] = args.cut
     if event.tty:
         found["process.tty"] = terminal(event.tty)
     found["process.user.uid"] = event.uid
     found["process.user.gid"] = event.gid
+    found["process.parentPid"] = event.parent.pid
     return found

@@ -86,10 +86,7 @@ class Session:
         return found
 
     def above(self, task: Task, parent_of: Callable[[int], int]) -> Process | None:
-        """Return the nearest ancestor that ran a program here, beyond those that only forked."""
-        found = self.process(task)
-        if found:
-            return found
+        """Return the nearest ancestor of a process that only forked that has run a program here."""
         pid = task.pid
         for _ in range(_HOPS):
             pid = parent_of(pid)

@@ -23,6 +23,9 @@ from exectrail_agent.sessions.workloads import Workloads
 
 _WAITING = 4096
 _REMEMBERED = 65536
+_OTHERS = 16
+_BY_ANOTHER = 0.9
+_ANOTHER = "the container is told by a later program of the session alone"
 
 
 class SessionTracker:
@@ -67,10 +70,11 @@ class SessionTracker:
         """How many accesses go on."""
         return sum(one.state in {State.OPEN, State.HELD} for one in self._sessions.values())
 
-    def handle(self, event: Event, now: float) -> Outcome:
-        """Return what follows from an event. Events come in the order in which they happened."""
+    def handle(self, events: Iterable[Event], now: float) -> Outcome:
+        """Return what follows from events, which come in the order in which they happened."""
         outcome = Outcome()
-        self._take(event, now, outcome)
+        for event in events:
+            self._take(event, now, outcome)
         return outcome
 
     def tick(self, now: float) -> Outcome:
@@ -241,7 +245,16 @@ class SessionTracker:
         if session.origin and not event.task.cgroup:
             # Sensors tell where a process is when it moves; until then it is where it was.
             event = replace(event, task=replace(event.task, cgroup=session.origin.cgroup))
-        return (join if session.recovered else cross)(event, self._index)
+        crossing = (join if session.recovered else cross)(event, self._index)
+        if crossing.container or event.task.cgroup or event.task.mount_namespace:
+            return crossing
+        # Who is of its session and has not gone elsewhere is where it was.
+        for later in session.waiting[:_OTHERS]:
+            if isinstance(later, ExecEvent) and later.task.cgroup:
+                where = replace(event, task=replace(later.task, pid=event.task.pid))
+                found = cross(where, self._index)
+                return replace(found, certainty=_BY_ANOTHER, doubt=_ANOTHER)
+        return crossing
 
     def _open(
         self, session: Session, event: ExecEvent, crossing: Crossing, outcome: Outcome
@@ -250,7 +263,7 @@ class SessionTracker:
             outcome.records.append(self._narrator.resume(session, crossing, UNSEEN, event.time))
             return
         regular = self._watch.regular(crossing.container_id, event)
-        entry = classify(event, crossing, regular=regular)
+        entry = classify(event, crossing, regular=regular, client=self._index.client)
         if entry.probe and crossing.container and self._count_probes:
             self._narrator.count(session, event, crossing.container, entry)
             return

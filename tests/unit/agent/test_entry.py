@@ -9,7 +9,7 @@ import pytest
 
 from exectrail_agent.containers.model import Container, Pod, Probe
 from exectrail_agent.events import ExecEvent
-from exectrail_agent.sessions.crossing import cross
+from exectrail_agent.sessions.crossing import Way, cross
 from exectrail_agent.sessions.entry import Entry, IntervalWatch, classify, ids_of
 from tests.unit.agent.world import (
     HOST_PID,
@@ -31,6 +31,9 @@ SHIM = host(800, b"/usr/bin/containerd-shim-runc-v2")
 BASH = host(800, b"/usr/bin/bash", b"/user.slice/session-1.scope")
 IN_CGROUP = replace(host(900, b"/bin/sh"), cgroup=WEB.cgroup.encode())
 IN_NAMESPACES = replace(inside(WEB, 900), cgroup=b"/user.slice/session-1.scope")
+ID = WEB.id.encode()
+OTHER = replace(WEB, id="b" * 64, init_pid=501, mount_namespace=1, cgroup="/other")
+THIRD = replace(OTHER, id="c" * 64, init_pid=502, mount_namespace=2, cgroup="/third")
 NO_TTY: dict[str, Any] = {"tty": None}
 
 
@@ -72,6 +75,32 @@ def test_ways_in(kind: str, event: ExecEvent, container: Container) -> None:
     assert bool(entry.reason) == (entry.confidence < 1)
 
 
+@pytest.mark.parametrize(
+    ("event", "container", "type_", "asked"),
+    [
+        (enter(WEB, 900, "sh"), WEB, "runtime-exec", True),
+        (run(1, IN_CGROUP, BASH, "sh", entry=True), WEB, "runtime-exec", True),
+        (enter(WEB, 900, "cat", "/run/ok", **NO_TTY), WEB, "probe", False),
+        (enter(DOCKER, 900, "sh"), DOCKER, "runtime-exec", False),
+        (enter(WEB, 900, "sh", environment={b"SPO_EXEC_REQUEST_UID": b"1"}), WEB, "exec", False),
+    ],
+)
+def test_a_client_of_the_runtime_that_is_at_work(
+    event: ExecEvent,
+    container: Container,
+    type_: str,
+    asked: bool,  # noqa: FBT001
+) -> None:
+    questions: list[Container] = []
+    entry = judge(event, container, client=lambda one: questions.append(one) or "crictl")
+
+    assert entry.type == type_
+    assert bool(questions) is asked
+    if asked:
+        assert (entry.confidence, entry.reason.split()[0]) == (0.8, "crictl")
+        assert judge(event, container, client=lambda _: "").type != type_
+
+
 def start(container: Container) -> Entry:
     event = run(1, inside(container, container.init_pid), SHIM, "sh", entry=True)
     return judge(event, container)
@@ -89,6 +118,60 @@ def test_starting_a_container_to_work_in_it_is_an_access() -> None:
     without = replace(node, interactive=False, shares_pids=False)
     event = run(1, inside(without, 500), SHIM, "sh", entry=True)
     assert play(tracker(without), event).drops == [1]
+
+
+@pytest.mark.parametrize(
+    ("traces", "found", "certainty"),
+    [
+        ({}, False, 1.0),
+        ({"device": 42}, True, 0.9),
+        ({"device": 7}, False, 1.0),
+        ({"device": 8}, False, 1.0),
+        ({"through": b"runc\0--log\0/x/" + OTHER.id.encode() + b"/l\0exec\0" + ID}, True, 0.8),
+        ({"through": b"crun\0exec\0" + ID + b"\0" + OTHER.id.encode() + b"\0"}, True, 0.8),
+        ({"through": b"runc\0exec\0unknown\0"}, False, 1.0),
+    ],
+)
+def test_what_is_gone_is_put_where_its_traces_lead(
+    monkeypatch: pytest.MonkeyPatch,
+    traces: dict[str, Any],
+    found: bool,  # noqa: FBT001
+    certainty: float,
+) -> None:
+    devices = {1: 7, WEB.init_pid: 42, OTHER.init_pid: 8, THIRD.init_pid: 8}
+    monkeypatch.setattr("exectrail_agent.sessions.traces.root_device", devices.__getitem__)
+    event = enter(WEB, 900, "id", **NO_TTY, **traces)
+    event = replace(event, task=replace(event.task, cgroup=b"", mount_namespace=0))
+
+    crossing = cross(event, Index(WEB, OTHER, THIRD))
+
+    assert crossing.container == (WEB if found else None)
+    assert crossing.certainty == certainty
+    entry = classify(event, crossing)
+    assert entry.confidence <= certainty
+    assert bool(crossing.doubt) is found
+
+
+def test_a_workload_that_is_gone_has_not_come_from_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exectrail_agent.sessions.traces.root_device", {1: 7, 500: 42}.get)
+    event = enter(WEB, 900, "id", parent=inside(WEB, 800), device=42)
+    event = replace(event, task=replace(event.task, cgroup=b"", mount_namespace=0))
+
+    assert cross(event, Index(WEB)).way is Way.INSIDE
+
+
+def test_a_later_program_tells_where_the_first_one_was() -> None:
+    first = enter(WEB, 900, "sh")
+    first = replace(first, task=replace(first.task, cgroup=b"", mount_namespace=0))
+    later = replace(run(1, inside(WEB, 901), inside(WEB, 900), "id"), task=inside(WEB, 901))
+
+    records = check(play(tracker(WEB), first, later).records)
+
+    assert [one["kind"] for one in records] == ["Kubernetes", "Command", "Command"]
+    assert records[0]["k8s.container.name"] == "app"
+    assert records[0]["entry.confidence"] <= 0.9
 
 
 def test_a_name_alone_makes_no_ephemeral_container_where_the_pods_are_known() -> None:

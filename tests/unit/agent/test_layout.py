@@ -47,8 +47,8 @@ def record(
 
 def event(raw: bytes, **known: Any) -> ExecEvent:
     decoded = layout.decode(raw, known.get("cgroups", {}))
-    assert isinstance(decoded, layout.ExecRecord)
-    return decoded.event
+    assert isinstance(decoded, ExecEvent)
+    return decoded
 
 
 def test_an_entry() -> None:

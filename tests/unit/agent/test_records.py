@@ -16,7 +16,7 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container, Pod
 from exectrail_agent.log.escape import clean, to_bytes, to_text
 from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.records import body, line
+from exectrail_agent.log.records import members
 from exectrail_agent.sessions.program import fields, terminal
 from tests.unit.agent.world import (
     SECOND,
@@ -49,6 +49,19 @@ def test_escaped_text_gives_the_bytes_back(raw: bytes) -> None:
 @given(st.text(st.characters(exclude_categories=()), max_size=50))
 def test_text_from_others_can_be_written(text: str) -> None:
     clean(text).encode()
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcd"),
+        VALUES | st.lists(st.text()) | st.dictionaries(st.text(), VALUES),
+    )
+)
+def test_fields_of_any_kind_are_json(some: dict[str, object]) -> None:
+    assert json.loads(f"{{{members(some)}}}") == some
 
 
 def test_only_what_is_no_utf_8_is_escaped() -> None:
@@ -315,7 +328,7 @@ def typical() -> list[bytes]:
             events.append(leave(number, task, time=began + 1_299_709))
         events += [leave(number, shell, time=at + 9_999_991), end(number, at + 9_999_992)]
         records = play(watched, *events).records
-        lines += [line(len(lines) + at_ + 1, body(one)) for at_, one in enumerate(records)]
+        lines += [one.line(len(lines) + at_ + 1) for at_, one in enumerate(records)]
     return lines
 
 

@@ -547,7 +547,7 @@ class TestAStartOfAKindThatIsNotKnownYet:
         index = Index(WEB)
         index.uncertain = {WEB.id}
         watched = tracker(index=index)
-        outcome = watched.handle(run(1, inside(WEB, 500), host(499), "sh", entry=True), 10.0)
+        outcome = watched.handle([run(1, inside(WEB, 500), host(499), "sh", entry=True)], 10.0)
         assert (outcome.records, outcome.drops) == ([], [])
         return watched, index
 

@@ -50,14 +50,11 @@ SHELL = inside(WEB, 900)
 def commands(count: int, argument: str = "x") -> list[Record]:
     """Command records as the tracker makes them, each for another argument."""
     watched = tracker(WEB)
-    watched.handle(enter(WEB, 900, "sh"), 1000.0)
-    return [
-        record
-        for number in range(count)
-        for record in watched.handle(
-            run(1, inside(WEB, 1000 + number), SHELL, argument, str(number)), 1000.0
-        ).records
-    ]
+    watched.handle([enter(WEB, 900, "sh")], 1000.0)
+    runs = (
+        run(1, inside(WEB, 1000 + number), SHELL, argument, str(number)) for number in range(count)
+    )
+    return watched.handle(runs, 1000.0).records
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -461,7 +458,7 @@ def test_the_log_accounts_for_every_exec(
             time += 0.3
             for event in happening(action, session + 1, much, int(time * SECOND)):
                 produced += hasattr(event, "argv")
-                outcome = watched.handle(event, time)
+                outcome = watched.handle([event], time)
                 dismissed += outcome.dismissed
                 log.append(outcome.records)
             outcome = watched.tick(time)

@@ -15,7 +15,7 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container, Pod, Probe
 from exectrail_agent.events import UNSET_LOGIN_UID, EndEvent, ExecEvent, ExitEvent, Task
 from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.records import NodeIdentity, Record, body, line
+from exectrail_agent.log.records import NodeIdentity, Record
 from exectrail_agent.sessions.narrator import Outcome
 from exectrail_agent.sessions.tracker import SessionTracker
 
@@ -56,7 +56,7 @@ def check_line(raw: bytes) -> dict[str, Any]:
 
 
 def check(records: Iterable[Record]) -> list[dict[str, Any]]:
-    return [check_line(line(at + 1, body(record))) for at, record in enumerate(records)]
+    return [check_line(record.line(at + 1)) for at, record in enumerate(records)]
 
 
 class Index:
@@ -66,6 +66,7 @@ class Index:
         self.containers = list(containers)
         self.named = list(named)
         self.uncertain: set[str] = set()
+        self.clients: dict[str, str] = {}
 
     def by_cgroup(self, path: bytes) -> Container | None:
         text = path.decode(errors="replace")
@@ -90,6 +91,9 @@ class Index:
 
     def is_kind_certain(self, container: Container) -> bool:
         return container.id not in self.uncertain
+
+    def client(self, container: Container) -> str:
+        return self.clients.get(container.id, "")
 
     def all(self) -> list[Container]:
         return self.containers
@@ -176,16 +180,7 @@ def end(session: int, time: int = 0) -> EndEvent:
 
 def play(one: SessionTracker, *events: Any, now: float = 1000.0) -> Outcome:
     """Handle events in turn and return what followed from all of them."""
-    whole = Outcome()
-    for event in events:
-        gather(whole, one.handle(event, now))
-    return whole
-
-
-def gather(whole: Outcome, part: Outcome) -> None:
-    whole.records += part.records
-    whole.drops += part.drops
-    whole.dismissed += part.dismissed
+    return one.handle(events, now)
 
 
 def kinds(records: Iterable[Record]) -> list[str]:

@@ -357,17 +357,60 @@ class TestPods:
         assert index.problems == {"pods": "forbidden"}
         index.close()
 
-    def test_crio_labels_come_from_the_sandbox_layout_fixture(
-        self, index: ContainerIndex, node: Node
-    ) -> None:
-        node.storage(B, config(group(f"crio-{B}"), CRIO_SANDBOX))
-        node.process(50, 1050, 2050, group(f"crio-{A}", "container"))
-        node.storage(A, config(group(f"crio-{A}"), CRIO_CONTAINER), 50)
-        found = index.by_cgroup(group(f"crio-{A}", "container").encode())
+    def test_crio_labels_come_from_the_sandbox(self, index: ContainerIndex, node: Node) -> None:
+        path = CRIO_CONTAINER["linux"]["cgroupsPath"]
+        node.storage(B, CRIO_SANDBOX)
+        node.process(50, 1050, 2050, path)
+        node.storage(path[-64:], CRIO_CONTAINER, 50)
+        found = index.by_cgroup(f"{path}/inner".encode())
         assert found
         assert found.pod
-        assert (found.runtime, found.name, found.init_pid) == ("cri-o", "main", 50)
+        assert (found.runtime, found.name, found.init_pid) == ("cri-o", "seat", 50)
         assert found.pod.labels == {"app": "web"}
+
+
+def test_podmans_names_come_from_the_storages_tables(index: ContainerIndex, node: Node) -> None:
+    for identity, table in ((A, "containers.json"), (B, "volatile-containers.json")):
+        node.write(f"var/lib/{STORAGE}/{table}", [{"id": identity, "names": [f"of {table}"]}])
+        node.storage(identity, config())
+    index.refresh()
+    assert {one.id: one.name for one in index.all()} == {
+        A: "of containers.json",
+        B: "of volatile-containers.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "seen"),
+    [
+        (["/usr/bin/crictl", "exec", "-it", A[:13], "sh"], "/user.slice", "crictl"),
+        (["ctr", "-n", "k8s.io", "task", "exec", "--exec-id", "1", A, "sh"], "/", "ctr"),
+        (["crictl", "exec", B[:13], "sh"], "/user.slice", ""),
+        (["crictl", "logs", A], "/user.slice", ""),
+        (["vi", "exec", A], "/user.slice", ""),
+        (["crictl", "exec", "main", "sh"], "/user.slice", ""),
+        (["crictl", "exec", A, "sh"], group(C), ""),
+    ],
+)
+def test_who_is_at_work_by_a_client_of_the_runtime(
+    index: ContainerIndex, node: Node, words: list[str], place: str, seen: str
+) -> None:
+    start(node)
+    node.process(60, *HOST, place)
+    node.write("proc/60/cmdline", "\0".join([*words, ""]))
+    found = index.by_cgroup(group(A).encode())
+    assert found
+    assert index.client(found) == seen
+
+
+def test_a_client_knows_a_container_of_no_pod_by_its_name(
+    index: ContainerIndex, node: Node
+) -> None:
+    node.containerd(A, config(f"/docker/{A}", {"nerdctl/name": "web"}), namespace="default")
+    node.process(60, *HOST, "/user.slice")
+    node.write("proc/60/cmdline", "nerdctl\0exec\0web\0sh\0")
+    index.refresh()
+    assert [index.client(one) for one in index.all()] == ["nerdctl"]
 
 
 def test_docker_layout_fixture(index: ContainerIndex, node: Node) -> None:
@@ -391,7 +434,7 @@ class TestUsers:
     def claim(self, node: Node, uid: int, identity: str, pid: int, **more: str) -> None:
         node.write(
             f"home/eve/.local/share/{STORAGE}/{identity}/userdata/config.json",
-            config(more.get("path", "user.slice:libpod:x"), CRIO_CONTAINER),
+            config(more.get("path", "user.slice:libpod:x"), CRIO_CONTAINER["annotations"]),
         )
         node.write(
             f"run/user/{uid}/containers/overlay-containers/{identity}/userdata/pidfile", str(pid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,39 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exectrail_agent.containers import bundle, containerd, crio, docker, podman
-from exectrail_agent.containers.model import Container, Pod
+from exectrail_agent.containers.model import Container, Pod, Probe
 from tests.unit.agent.containers.test_bundle import JSON
 from tests.unit.agent.containers.tree import A, B, config, cri
 
 UNKNOWN = Container(A, "containerd", A, "", "")
 POD = Pod("shop", "web", "uid-1")
-# As CRI-O's source makes them, in its order.
 KUBELET = {
     "io.kubernetes.pod.name": "web",
     "io.kubernetes.pod.namespace": "shop",
     "io.kubernetes.pod.uid": "uid-1",
 }
-CRIO_CONTAINER = {
-    "io.kubernetes.cri-o.Image": "registry/image@sha256:1",
-    "io.kubernetes.cri-o.ImageName": "registry/image:1",
-    "io.kubernetes.cri-o.Name": "k8s_main_web_shop_uid-1_0",
-    "io.kubernetes.cri-o.SandboxID": B,
-    "io.kubernetes.cri-o.ContainerType": "container",
-    "io.kubernetes.cri-o.TTY": "true",
-    "io.kubernetes.cri-o.Stdin": "true",
-    "io.container.manager": "cri-o",
-    "io.kubernetes.container.name": "main",
-    **KUBELET,
-}
-CRIO_SANDBOX = {
-    "io.kubernetes.cri-o.Labels": json.dumps({"app": "web", **KUBELET}),
-    "io.kubernetes.cri-o.Name": "k8s_POD_web_shop_uid-1_0",
-    "io.kubernetes.cri-o.Namespace": "shop",
-    "io.kubernetes.cri-o.ContainerType": "sandbox",
-    "io.kubernetes.cri-o.KubeName": "web",
-    "io.container.manager": "cri-o",
-    **KUBELET,
-}
+REAL = Path(__file__).parents[3] / "fixtures/agent/cri-o-1.36"
+"""Bundles that CRI-O 1.36.3 has made, cut down to what says whose they are."""
+CRIO_CONTAINER = json.loads((REAL / "container.json").read_text())
+CRIO_SANDBOX = json.loads((REAL / "sandbox.json").read_text())
+CRIO_POD = Pod("shop", "web", "6b1c5d2e-3f0a-4a51-9c7e-1d2f3a4b5c6d")
 
 
 def made(data: dict[str, Any]) -> bundle.Bundle:
@@ -68,25 +53,26 @@ def test_containerd_without_a_pod_goes_by_its_own_name() -> None:
     assert (found.name, found.pod, found.kind) == ("web", None, "container")
 
 
-def test_crio_container_layout_fixture() -> None:
-    found = crio.describe(UNKNOWN, made(config(annotations=CRIO_CONTAINER, terminal=True)))
-    assert found == Container(A, "cri-o", "main", "registry/image:1", "", interactive=True, pod=POD)
+def test_crio_container() -> None:
+    found = crio.describe(UNKNOWN, made(CRIO_CONTAINER))
+    image = "registry.example/tools:1"
+    assert found == Container(A, "cri-o", "seat", image, "", interactive=True, pod=CRIO_POD)
 
 
-def test_crio_container_without_a_standard_input_is_not_interactive_layout_fixture() -> None:
-    own = {**CRIO_CONTAINER, "io.kubernetes.cri-o.Stdin": "false"}
+def test_crio_container_without_a_standard_input_is_not_interactive() -> None:
+    own = {**CRIO_CONTAINER["annotations"], "io.kubernetes.cri-o.Stdin": "false"}
     assert not crio.describe(UNKNOWN, made(config(annotations=own, terminal=True))).interactive
 
 
-def test_crio_sandbox_has_the_pods_labels_layout_fixture() -> None:
-    found = crio.describe(UNKNOWN, made(config(annotations=CRIO_SANDBOX)))
+def test_crio_sandbox_has_the_pods_labels() -> None:
+    found = crio.describe(UNKNOWN, made(CRIO_SANDBOX))
     assert found.kind == "sandbox"
-    assert found.pod == Pod("shop", "web", "uid-1", {"app": "web"})
+    assert found.pod == replace(CRIO_POD, labels={"app": "web"})
 
 
-def test_a_pods_author_cannot_make_its_sandbox_anothers_layout_fixture() -> None:
+def test_a_pods_author_cannot_make_its_sandbox_anothers() -> None:
     forged = {
-        **CRIO_SANDBOX,
+        **CRIO_SANDBOX["annotations"],
         "io.container.manager": "libpod",
         "io.kubernetes.cri-o.Namespace": "kube-system",
         "io.kubernetes.cri-o.KubeName": "etcd",
@@ -95,13 +81,34 @@ def test_a_pods_author_cannot_make_its_sandbox_anothers_layout_fixture() -> None
     }
     sandbox = made(config(annotations=forged))
     assert crio.made(sandbox)
-    assert crio.describe(UNKNOWN, sandbox).pod == POD
+    assert crio.describe(UNKNOWN, sandbox).pod == CRIO_POD
 
 
 def test_docker_layout_fixture() -> None:
     data = {"Name": "/web", "Config": {"Image": "nginx:1", "Tty": True, "OpenStdin": True}}
     found = docker.describe(UNKNOWN, json.dumps(data).encode())
     assert (found.name, found.image, found.interactive, found.pod) == ("web", "nginx:1", True, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({"Healthcheck": {"Test": ["CMD", "cat", "/ok"]}}, ("cat", "/ok")),
+        ({"Healthcheck": {"Test": ["CMD-SHELL", "cat /ok"]}}, ("/bin/sh", "-c", "cat /ok")),
+        (
+            {"Healthcheck": {"Test": ["CMD-SHELL", "cat /ok"]}, "Shell": ["/bin/bash", "-c"]},
+            ("/bin/bash", "-c", "cat /ok"),
+        ),
+        ({"Healthcheck": {"Test": ["NONE"]}}, None),
+        ({"Healthcheck": {"Test": "CMD"}}, None),
+        ({}, None),
+    ],
+)
+def test_dockers_health_check_is_a_probe(
+    config: dict[str, Any], command: tuple[str, ...] | None
+) -> None:
+    found = docker.describe(UNKNOWN, json.dumps({"Config": config}).encode())
+    assert found.probes == ((Probe("health", command),) if command else ())
 
 
 @pytest.mark.parametrize(("kind", "name"), [("container", "main"), ("podsandbox", "POD")])
@@ -145,7 +152,10 @@ def test_no_runtimes_words_are_too_strange(data: Any) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*CRIO_CONTAINER, *CRIO_SANDBOX, *cri("x")]), st.text()),
+    st.dictionaries(
+        st.sampled_from([*CRIO_CONTAINER["annotations"], *CRIO_SANDBOX["annotations"], *cri("x")]),
+        st.text(),
+    ),
     st.text(),
 )
 def test_no_annotations_are_too_strange(annotations: dict[str, str], path: str) -> None:
