@@ -76,12 +76,12 @@ lint: .venv/.developers ## Run every static gate
 	@echo "== yamllint"
 	@$(BIN)/yamllint --strict .
 	@echo "== what ships to nodes runs on Python 3.6, the agent on 3.8"
-	@$(BIN)/vermin --quiet --no-tips --violations -t=3.6- plugins/modules src/exectrail/status/on_node.py
+	@$(BIN)/vermin --quiet --no-tips --violations -t=3.6- plugins/modules src/exectrail/status/on_node.py src/exectrail/nodes/launch.py
 	@$(BIN)/vermin --quiet --no-tips --violations -t=3.8- src/exectrail_agent
 	@for python in python3.6 "$$HOME"/.pyenv/versions/3.6.*/bin/python; do \
 	  if command -v "$$python" >/dev/null && "$$python" -c '' 2>/dev/null; then \
 	    for script in node_evidence installation_evidence; do \
-	      "$$python" -I plugins/modules/$$script.py >/dev/null || exit 1; done; break; fi; done
+	      "$$python" -B plugins/modules/$$script.py >/dev/null || exit 1; done; break; fi; done
 	@echo "== role defaults are the documented options"
 	@$(BIN)/pytest -q tests/unit/test_roles.py >/dev/null
 	@echo "== playbook syntax"

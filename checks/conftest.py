@@ -20,15 +20,16 @@ from typing import Any
 
 import pytest
 
-from exectrail.compliance import fleet, installation, run
-from exectrail.compliance.findings import Rank, rank
-from exectrail.compliance.hostile import printable, printable_lines
+from exectrail.compliance import run
 from exectrail.compliance.model import ExitCode, HostReport, HostState, Report, Result, Status
 from exectrail.compliance.render import console
+from exectrail.compliance.render.findings import Rank, rank
 from exectrail.compliance.render.write import write_reports
 from exectrail.compliance.requirements import Requirements, load_profile
 from exectrail.compliance.verification import Verification, narrow
 from exectrail.errors import UsageError
+from exectrail.nodes import fleet
+from exectrail.printable import printable, printable_lines
 
 _SCRIPTS = Path(__file__).parents[1] / "plugins" / "modules"
 _SUBJECTS = ("agent", "audit", "cluster")
@@ -39,7 +40,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("--limit", "", "Only these hosts and groups."),
     ("--profile", "installed", "The requirements, installed or a file."),
     ("--waivers", "", "File of accepted failures."),
-    ("--report-dir", str(installation.DEFAULT_DIRECTORY), "Folder for the reports."),
+    ("--report-dir", str(run.VERIFY_DIRECTORY), "Folder for the reports."),
     ("--node-timeout", "60", "Seconds after which a node is given up."),
     ("--masters-group", "masters", "Inventory group of the masters."),
     ("--canary-image", "", "Enter a pod of this image on every node."),

@@ -4,19 +4,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from ansible.errors import AnsibleError
 from ansible.utils.display import Display
-from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import (
-    NO_PYTHON,
-    NodeScript,
-)
+from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
 
 from exectrail.audit_policy.rollout import run
 from exectrail.audit_policy.rollout.model import (
@@ -28,9 +23,8 @@ from exectrail.audit_policy.rollout.model import (
     Unread,
     convert,
 )
-from exectrail.compliance.hostile import printable
-from exectrail.compliance.reachability import explain
 from exectrail.errors import UsageError
+from exectrail.printable import printable
 
 STEPS = {
     "saved": "manifest and policy are saved",
@@ -64,25 +58,24 @@ _TELLING = (
 class ActionModule(NodeScript):
     """See the documentation of the module of the same name."""
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do what `do` says; fail with one message."""
-        super().run(tmp, task_vars)
-        del tmp
-        self._vars = task_vars or {}
+        self._vars = task_vars
         self._folder = Path(str(self._task.args["run_dir"]))
         self._host = str(self._task.args.get("host") or self._vars["inventory_hostname"])
-        try:
-            asked = run.request(self._folder)
-            work = {"read": self._read, "resume": self._resume, "change": self._change}
-            other = {"lock": self._lock, "unlock": self._unlock, "persist": self._persist}
-            return {**work, **other, "leave": self._leave}[str(self._task.args["do"])](asked)
-        except UsageError as error:
-            return {"failed": True, "msg": str(error)}
+        does = {
+            "read": self._read,
+            "resume": self._resume,
+            "change": self._change,
+            "lock": self._lock,
+            "unlock": self._unlock,
+            "persist": self._persist,
+            "leave": self._leave,
+        }
+        return does[str(self._task.args["do"])](run.request(self._folder))
 
     def _call(self, asked: Request, do: str, **more: Any) -> dict[str, Any]:
-        """Run the module on the node; RolloutError with the reason if it can't."""
+        """Let the node's script do something; UsageError with the reason if it did not."""
         request = {
             "do": do,
             "run": asked.run,
@@ -91,25 +84,12 @@ class ActionModule(NodeScript):
             "state_dir": asked.state_dir,
             **more,
         }
-        try:
-            said = self.ask("apiserver_pod", self._vars, request)
-        except AnsibleError as error:
-            raise RolloutError(_obstacle(str(error), self._host)) from error
-        for line in reversed(said["stdout"].splitlines()):
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                if answer.get("failed"):
-                    raise RolloutError(str(answer.get("msg")))
-                return dict(answer["answer"])
-        text = f"{said['stdout']}\n{said['stderr']}"
-        if NO_PYTHON in text:
-            raise RolloutError("it has no Python 3; install one: apt-get install python3")
-        raise RolloutError(_obstacle(text, self._host))
+        return dict(self.answer("apiserver_pod", request, self._vars))
 
     def _read(self, asked: Request) -> dict[str, Any]:
         try:
             said = self._call(asked, "read")
-        except RolloutError as error:
+        except UsageError as error:
             said = {"problem": str(error)}
         found = run.save_master(self._folder, self._host, said)
         if isinstance(found, Unread):
@@ -195,7 +175,7 @@ class ActionModule(NodeScript):
         while True:
             try:
                 answer = self._call(asked, "watch", known=told)
-            except RolloutError as error:
+            except UsageError as error:
                 # The change goes on without us; the way to it may come back.
                 dead += 1
                 if dead > 30:  # noqa: PLR2004  a minute
@@ -262,11 +242,6 @@ def _interrupted(found: Master) -> bool:
             or run.holder_is_dead(found.lock.holder)
         )
     )
-
-
-def _obstacle(said: str, host: str) -> str:
-    found = explain(said, host)
-    return f"{found.problem}. {found.fix}"
 
 
 def _diffs(asked: Request, change: Change) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import 
 
 if not MISSING:
     from exectrail.audit_policy.rollout import run
-    from exectrail.compliance.hostile import printable
+    from exectrail.printable import printable
 
 
 class ActionModule(RunAction):

@@ -16,10 +16,13 @@ from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import 
 )
 
 if not MISSING:
-    from exectrail.compliance import fleet, run
+    from exectrail.compliance import run
+    from exectrail.compliance.model import Verdict
     from exectrail.compliance.render import console
     from exectrail.compliance.render.write import write_reports
     from exectrail.compliance.verdict import blocked, judge
+    from exectrail.hostnames import fold
+    from exectrail.nodes import fleet
 
 
 class ActionModule(RunAction):
@@ -30,6 +33,7 @@ class ActionModule(RunAction):
         directory = Path(str(self._task.args["report_dir"]))
         if self._task.args["stage"] == "begin":
             return self._begin(directory, task_vars)
+        self.must_have_begun(task_vars, "__preflight_begun")
         return _finish(directory)
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -62,14 +66,17 @@ def _finish(directory: Path) -> dict[str, Any]:
     display.display(console.render(report, colour=bool(ANSIBLE_COLOR)).rstrip("\n"))
     files = write_reports(report, directory)
     display.display(f"Reports: {' '.join(str(path) for path in files.values())}", stderr=True)
-    gates = report.profile.gates
+    unfit: dict[Verdict, list[str]] = {}
+    for host in report.hosts:
+        verdict = judge([host], report.profile.gates, strict=report.strict)
+        if verdict is not Verdict.FIT:
+            unfit.setdefault(verdict, []).append(host.host)
+    told = [f"{fold(hosts)}: {verdict}" for verdict, hosts in unfit.items()]
     return {
         "changed": False,
         "verdict": str(report.verdict),
         "exit_code": report.exit_code,
-        "verdicts": {
-            host.host: str(judge([host], gates, strict=report.strict)) for host in report.hosts
-        },
+        "unfit": "\n".join([*told, f"{files['html']} says why."]) if told else "",
         "blocked": blocked(report),
         "files": {kind: str(path) for kind, path in files.items()},
     }

@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
 
-from exectrail.compliance import collected, evidence, reachability
-from exectrail.compliance import run as compliance
-from exectrail.compliance.model import Evidence
+from exectrail.compliance import collect
 from exectrail.errors import UsageError
+from exectrail.nodes import script
 from exectrail.remediation import run
 from exectrail.remediation.model import Became
 from exectrail.remediation.node import Node, Unheard, Unmet
@@ -25,18 +22,18 @@ _CHANGES = (Became.REPAIRED, Became.WOULD_REPAIR, Became.UNDONE, Became.WOULD_UN
 class ActionModule(NodeScript):
     """See the documentation of the module of the same name."""
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return what came of each check; what is left is told, and judged, at the end."""
-        super().run(tmp, task_vars)
-        del tmp
-        self._vars = task_vars or {}
+        self._vars = task_vars
         self._host = str(self._vars["inventory_hostname"])
         self._folder = Path(str(self._task.args["report_dir"]))
         try:
             opened = run.opened(self._folder)
-            node = Node(opened, self._collect, self._call)
+            node = Node(
+                opened,
+                lambda: self.evidence(self._folder, self._vars, collect.PREFLIGHT),
+                self._call,
+            )
             outcomes = node.undo() if opened.asked.undo else node.repair()
             run.save(self._folder, self._host, outcomes)
         except (OSError, UsageError) as error:
@@ -51,40 +48,12 @@ class ActionModule(NodeScript):
             ],
         }
 
-    def _collect(self) -> Evidence:
-        """Read the node's evidence, and keep it for who wants to see it."""
-        variables = {
-            str(name): str(value)
-            for name, value in (self._task.args.get("variables") or {}).items()
-            if value not in (None, "")
-        }
-        groups = tuple(sorted(str(group) for group in self._vars.get("group_names", ())))
-        about: dict[str, Any] = {"groups": groups, "variables": variables}
-        try:
-            answer = self.ask("node_evidence", self._vars)
-        except AnsibleError as error:
-            found = collected.unreachable(self._host, str(error), **about)
-        else:
-            found = collected.from_output(self._host, answer["stdout"], answer["stderr"], **about)
-        evidence.save(found, compliance.evidence_path(self._folder, self._host))
-        return found
-
     def _call(self, do: str, check: str, **more: Any) -> dict[str, Any]:
         """Let the node's script do something; Unmet with the reason if it did not."""
         request = {"do": do, "check": check, "dry": bool(self._task.check_mode), **more}
         try:
-            said = self.ask("node_repair", self._vars, request)
-        except AnsibleError as error:
-            raise Unheard(_obstacle(str(error), self._host)) from error
-        for line in reversed(said["stdout"].splitlines()):
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                if answer.get("failed"):
-                    raise Unmet(f"{answer.get('msg')}.")
-                return dict(answer["answer"])
-        raise Unheard(_obstacle(f"{said['stdout']}\n{said['stderr']}", self._host))
-
-
-def _obstacle(said: str, host: str) -> str:
-    found = reachability.explain(said, host)
-    return f"{found.problem}. {found.fix}"
+            return dict(self.answer("node_repair", request, self._vars))
+        except script.Refused as error:
+            raise Unmet(f"{error}.") from error
+        except script.Unheard as error:
+            raise Unheard(str(error)) from error

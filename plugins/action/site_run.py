@@ -22,13 +22,15 @@ from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import 
 
 if not MISSING:
     from exectrail.audit_policy.rollout import run as policy_run
-    from exectrail.compliance.hostfold import fold
-    from exectrail.compliance.hostile import printable
     from exectrail.errors import UsageError
+    from exectrail.hostnames import fold
+    from exectrail.printable import printable
     from exectrail.site import held, journal, outcome, request, summary, waves
     from exectrail.site.journal import Begun, Note
 
 _ROLES = Path(__file__).resolve().parents[2] / "roles"
+_BEFORE = ("groups", "upgradable", "begin")
+"""Stages that need no run."""
 _CHECKED = ("preflight", "install", "exec_agent", "audit_policy", "verify")
 
 
@@ -52,7 +54,13 @@ class ActionModule(RunAction):
             "held": self._held,
             "finish": self._finish,
         }
-        return {"changed": False, **does[self._args["stage"]]()}
+        stage = self._args["stage"]
+        if stage not in _BEFORE:
+            if "__install_begun" not in task_vars and not self._task.run_once:
+                # Not by every node: the next step that is the run's says it.
+                return {"changed": False}
+            self.must_have_begun(task_vars, "__install_begun")
+        return {"changed": False, **does[stage]()}
 
     # ---- before anything is touched ----
 
@@ -100,6 +108,7 @@ class ActionModule(RunAction):
     def _gate(self) -> dict[str, Any]:
         blocked: dict[str, list[str]] = self._args["blocked"]
         if not blocked:
+            Display().display("No node is blocked: going on. The summary says again what is left.")
             return {}
         notes = [
             Note(host=host, step="preflight", outcome="failed", detail=", ".join(checks))
@@ -121,22 +130,19 @@ class ActionModule(RunAction):
     # ---- agents ----
 
     def _plan(self) -> dict[str, Any]:
-        begun = journal.load(self._folder).begun
-        plans = {}
+        known = journal.load(self._folder)
+        begun, plans, lost = known.begun, {}, []
         for host in begun.nodes:
+            if ("agent", host) in known.notes:
+                continue  # Ansible comes back here for a node that it had lost.
             found = self._vars["hostvars"][host].get("__exec_agent_plan")
             if found and not found.get("failed"):
                 plans[host] = _plain(dict(found))
+            else:
+                said = "the node could not be reached"
+                lost.append(Note(host=host, step="agent", outcome="lost", detail=said))
         judged = outcome.agents(begun.mode, plans)
-        known = journal.load(self._folder).notes
-        lost = [host for host in begun.nodes if host not in plans and ("agent", host) not in known]
-        notes = [
-            *judged.notes,
-            *(
-                Note(host=host, step="agent", outcome="failed", detail="it could not be reached")
-                for host in lost
-            ),
-        ]
+        notes = [*judged.notes, *lost]
         if judged.refused:
             listed = "\n".join(f"  {line}" for line in judged.refused)
             return self._stop(notes, f"Nothing was touched, because\n{listed}")
@@ -148,42 +154,35 @@ class ActionModule(RunAction):
 
     def _wave(self) -> dict[str, Any]:
         number, hosts = int(self._args["wave"]["number"]), self._args["wave"]["hosts"]
+        planned = [each["hosts"] for each in self._vars["__install_plan"]["waves"]]
         found = journal.load(self._folder)
-        planned = found.of("agent", "planned")
-        ended = found.of("agent", "done", "failed")
-        total = len(planned) + len(ended) + len(found.of("agent", "left"))
-        failed = [note for note in ended if note.outcome == "failed"]
         # Who was in an earlier wave and has said nothing has gone away.
-        waiting = {note.host for note in planned}
-        gone = waiting.difference(self._yet_to_come(number))
+        before = {host for each in planned[:number] for host in each}
+        failed = [note.host for note in found.of("agent", "failed", "lost")]
+        failed += [note.host for note in found.of("agent", "planned") if note.host in before]
+        total = len(found.of("agent", "planned", "done", "left", "failed", "lost"))
         percentage = found.begun.max_fail_percentage
-        if waves.may_go_on(
-            waves_done=number,
-            failed=len(failed) + len(gone),
-            total=total,
-            percentage=percentage,
-        ):
+        if waves.may_go_on(first=planned[0], failed=failed, total=total, percentage=percentage):
             return {"go": True}
-        names = fold([*(note.host for note in failed), *gone], limit=8)
+        names = fold(failed, limit=8)
         why = f"not touched, because of {names} (install_max_fail_percentage: {percentage})"
+        left = [note.host for note in found.of("agent", "planned") if note.host in hosts]
         journal.note(
             self._folder,
-            [Note(host=host, step="agent", outcome="left", detail=why) for host in hosts],
+            [Note(host=host, step="agent", outcome="left", detail=why) for host in left],
         )
         Display().display(f"Wave {number + 1} is left alone: {why}")
         return {"go": False}
 
-    def _yet_to_come(self, number: int) -> list[str]:
-        known = self._vars["__install_plan"]["waves"]
-        return [str(host) for wave in known[number:] for host in wave["hosts"]]
-
     def _note(self) -> dict[str, Any]:
-        host = str(self._vars["inventory_hostname"])
-        detail = str(self._args.get("detail", ""))
-        if not detail:
-            planned = journal.load(self._folder).notes.get((self._args["step"], host))
-            detail = planned.detail if planned else "changed"
-        step, ended = self._args["step"], self._args["outcome"]
+        host, step = str(self._vars["inventory_hostname"]), self._args["step"]
+        failed = self._args.get("failed")
+        if failed:
+            ended: journal.Outcome = "lost" if failed.get("unheard") else "failed"
+            detail = str(failed.get("msg") or "failed")
+        else:
+            planned = journal.load(self._folder).notes.get((step, host))
+            ended, detail = self._args["outcome"], planned.detail if planned else ""
         journal.note(self._folder, [Note(host=host, step=step, outcome=ended, detail=detail)])
         return {}
 
@@ -201,9 +200,16 @@ class ActionModule(RunAction):
             notes = [outcome.broken_policy(host, plan, stopped, str(self._args["problem"]))]
         else:
             masters = journal.load(self._folder).begun.masters
-            notes = [outcome.policy(each, plan) for each in masters] if plan else []
+            notes = [
+                outcome.policy(each, plan, resumed=self._resumed(each)) for each in masters if plan
+            ]
         journal.note(self._folder, notes)
         return {}
+
+    def _resumed(self, host: str) -> bool:
+        """Say whether this run has first ended there what another had begun."""
+        read = self._vars["hostvars"][host].get("__audit_policy_read") or {}
+        return bool(read.get("interrupted")) and not self._task.check_mode
 
     def _upgradable(self) -> dict[str, Any]:
         outcome.must_be_upgradable(Path(str(self._args["policy_directory"])))

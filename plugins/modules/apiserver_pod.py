@@ -2,7 +2,7 @@
 """The API server's static pod on one master: read, changed in one transaction, watched.
 
 One file on purpose: it is sent over ssh to the standard input of whatever Python the node has
-(3.6 or later), with the request before it. A change is made by a process of its own on the node,
+(3.6 or later). A change is made by a process of its own on the node,
 which also takes it back if the new server does not prove itself; so it ends well whatever becomes
 of the controller. Everything it does is noted in a journal first, for the next run to go on from.
 """
@@ -67,11 +67,6 @@ seconds_unavailable:
   type: float
 """
 
-import sys
-
-sys.dont_write_bytecode = True
-
-import base64
 import difflib
 import errno
 import hashlib
@@ -85,9 +80,9 @@ import socket
 import ssl
 import stat
 import subprocess
+import sys
 import time
 
-# WANT_JSON: Ansible gives the arguments in a file where standard input is not to be had.
 MANIFEST = "kube-apiserver.yaml"
 POLICY = "audit-policy.yaml"
 SERVER = "kube-apiserver"
@@ -1118,20 +1113,5 @@ DOES = {
 
 
 def main(request):
-    """Do what the request says, and print one line."""
-    try:
-        answer = {"changed": False, "answer": DOES[request["do"]](request)}
-    except Refused as error:
-        answer = {"failed": True, "msg": str(error)}
-    except (OSError, ValueError) as error:
-        answer = {"failed": True, "msg": "%s: %s" % (type(error).__name__, error)}
-    sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    if "REQUEST" in globals():
-        main(json.loads(base64.b64decode(globals()["REQUEST"]).decode()))
-    else:
-        with open(sys.argv[1], encoding="utf-8") as arguments:
-            main(json.load(arguments)["request"])
+    """Do what the request says."""
+    return DOES[request["do"]](request)

@@ -2,7 +2,7 @@
 """A pod on each node that somebody enters, to see whether the agent there records it.
 
 One file on purpose: it is sent over ssh to the standard input of whatever Python a master has
-(3.6 or later), with the request before it. It uses the standard library and the master's kubectl.
+(3.6 or later). It uses the standard library and the master's kubectl.
 The pods are gone when it ends, whatever happens; if it is killed, the kubelet ends them.
 """
 
@@ -66,11 +66,6 @@ problems:
   returned: on the master that did it
 """
 
-import sys
-
-sys.dont_write_bytecode = True
-
-import base64
 import calendar
 import concurrent.futures
 import json
@@ -78,6 +73,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 
@@ -340,7 +336,7 @@ def end(number, frame):
 
 
 def main(request):
-    """Do it, and print one line."""
+    """Do it."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, end)
     try:
@@ -349,14 +345,4 @@ def main(request):
         # None of them was entered, so this is what each node shows.
         why = str(error) if isinstance(error, Failed) else "%s: %s" % (type(error).__name__, error)
         found = {host: row("", request, problem=why) for host in request["hosts"]}
-    answer = {"changed": False, "answer": {"hosts": found}}
-    sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    if "REQUEST" in globals():
-        main(json.loads(base64.b64decode(globals()["REQUEST"]).decode()))
-    else:
-        with open(sys.argv[1], encoding="utf-8") as arguments:
-            main(json.load(arguments)["request"])
+    return {"hosts": found}

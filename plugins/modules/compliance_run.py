@@ -65,9 +65,9 @@ exit_code:
   description: The exit code of C(exectrail preflight) for this verdict.
   type: int
   returned: success
-verdicts:
-  description: The same for each host of the run.
-  type: dict
+unfit:
+  description: Hosts that are not fit by their verdict, and which report says why; empty if all are.
+  type: str
   returned: success
 blocked:
   description: For each host that a failing blocker stops, the ids of those requirements; C(reached)

@@ -1,27 +1,28 @@
 #!/usr/bin/python
-"""The agent's installation on one node: read, or waited for until it has proved that it sees.
+"""The agent's installation on one node: read, changed in one transaction, or removed.
 
-Runs on standard input of whatever Python the node has (3.6 or later), with the request before it;
-on one that is too old for the agent too, to say so.
+Runs on standard input of whatever Python the node has (3.6 or later); on one that is too old for
+the agent too, to say so.
 """
 
 DOCUMENTATION = r"""
 module: exec_agent_node
-short_description: Read an installation of the agent, and decide what it needs
+short_description: Read an installation of the agent, decide what it needs, and change it
 version_added: 0.1.0
 author: Exectrail contributors
 description:
   - Part of the role C(exectrail.audit.exec_agent). A play has no use for it by itself.
   - With O(do=build) finds the agent on the controller, or builds it. With O(do=look) reads the node
     in one call. With O(do=decide) says on the controller whether there is anything to do, and why.
-    With O(do=await) waits on the node until the agent has proved that it sees.
+    With O(do=change) does it in one call, which lasts until the agent has proved that it sees.
+    Where it does not, what was there before comes back. A node ends by itself what it has begun.
 attributes:
   check_mode:
-    description: The same in check mode; nothing is changed on a node.
+    description: Can run in check_mode and predict what would be changed.
     support: full
   diff_mode:
-    description: Nothing on a node changes.
-    support: none
+    description: Returns details on what has changed when in diff mode.
+    support: full
   platform:
     description: Any Linux with a Python 3.
     platforms: linux
@@ -31,30 +32,31 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [build, look, decide, await]
+    choices: [build, look, decide, change]
   file:
-    description: Path on the controller of a built agent, empty to build one. For O(do=build).
+    description: Path on the controller of a built agent, for O(do=build) empty to build one. For
+      O(do=build) and O(do=change).
     type: str
   checkout:
     description: The folder whose Makefile builds it. For O(do=build).
     type: path
   python:
-    description: The Python on the node that is to run the agent. For O(do=look) and O(do=await).
+    description: The Python on the node that is to run the agent. For O(do=look) and O(do=change).
     type: path
   kubeconfig:
     description: The kubelet's credentials on the node. For O(do=look).
     type: path
   log_folder:
-    description: Folder of the log on the node. For O(do=look) and O(do=await).
+    description: Folder of the log on the node. For O(do=look) and O(do=change).
     type: path
   node:
-    description: What O(do=look) has found. For O(do=decide).
+    description: What O(do=look) has found. For O(do=decide) and O(do=change).
     type: dict
   wanted:
-    description: What the node is to have. For O(do=decide).
+    description: What the node is to have. For O(do=decide) and O(do=change).
     type: dict
   seconds:
-    description: For how long to wait. For O(do=await).
+    description: For how long to wait until the agent sees. For O(do=change).
     type: int
 requirements:
   - Python 3.6 or later on the node
@@ -89,12 +91,9 @@ refusals:
   elements: str
 """
 
-import sys
-
-sys.dont_write_bytecode = True
-
 import base64
 import ctypes
+import fcntl
 import hashlib
 import ipaddress
 import json
@@ -104,6 +103,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import time
 
 FOLDER = "/usr/lib/exectrail-agent"
@@ -115,16 +115,68 @@ RUNTIME = "/run/exectrail-agent"
 STATE = "/var/lib/exectrail-agent"
 PINS = "/sys/fs/bpf/exectrail"
 SERVICE = "exectrail-agent.service"
+FILES = {
+    "configuration": (CONFIGURATION, "0600"),
+    "unit": (UNIT, "0644"),
+    "command": (COMMAND, "0755"),
+}
+TRACES = (
+    UNIT,
+    "/etc/systemd/system/multi-user.target.wants/" + SERVICE,
+    COMMAND,
+    FOLDER,
+    CONFIGURATION,
+    RUNTIME,
+    PINS,
+)
 LOSS = "events were lost"
 STALE = 30
+# systemd gives the service 90 s to start and 20 s to stop.
+COMMAND_SECONDS = 150
+
+
+class Failed(Exception):
+    """A step has failed."""
+
+
+def run(*command, **more):
+    """What a command says on its standard output; Failed with all that it says if it fails."""
+    try:
+        done = subprocess.run(
+            command,
+            input=more.get("stdin", "").encode("utf-8"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Failed(str(error)) from error
+    out, complaint = (each.decode("utf-8", "replace") for each in (done.stdout, done.stderr))
+    if done.returncode:
+        said = (complaint + out).strip() or "exit code %d" % done.returncode
+        raise Failed("%s: %s" % (" ".join(command), said))
+    return out
+
+
+def words(*command):
+    """The same; "" if it fails."""
+    try:
+        return run(*command)
+    except Failed:
+        return ""
+
+
+def content(path):
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""
 
 
 def text(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
+    return content(path).decode("utf-8", "replace")
 
 
 def mode(path):
@@ -140,18 +192,7 @@ def mode(path):
 def service():
     """What systemd says of the service."""
     names = ("ActiveState", "UnitFileState", "MainPID")
-    command = ["systemctl", "show", SERVICE, "--property=" + ",".join(names)]
-    try:
-        said = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=20,
-            check=False,
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError):
-        said = ""
+    said = words("systemctl", "show", SERVICE, "--property=" + ",".join(names))
     found = dict(line.partition("=")[::2] for line in said.splitlines())
     active, enabled, pid = (found.get(name, "") for name in names)
     return active, enabled, int(pid) if pid.isdigit() else 0
@@ -180,14 +221,6 @@ def status():
         }
     except (ValueError, TypeError, LookupError):
         return {}
-
-
-def digest():
-    try:
-        with open(PROGRAM, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
-    except OSError:
-        return ""
 
 
 def newer():
@@ -232,6 +265,19 @@ def api_addresses(kubeconfig):
     return sorted(answers.union(resolvers))
 
 
+def current():
+    """The version that is used; "" if none is."""
+    return os.readlink(FOLDER + "/current") if os.path.islink(FOLDER + "/current") else ""
+
+
+def open_logs(folder):
+    """{path: (mode, mode that is meant)} of what it has recorded, where they differ."""
+    meant = {folder: "0700", os.path.join(folder, "advaudit.log"): "0600"}
+    return {
+        path: (mode(path), meant[path]) for path in meant if mode(path) not in ("", meant[path])
+    }
+
+
 def empty_folder():
     """The folder of the configuration, if a removal was interrupted before it."""
     folder = os.path.dirname(CONFIGURATION)
@@ -245,16 +291,6 @@ def look(request):
     said = status()
     kernel = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
     folder = request["log_folder"]
-    logs = {folder: "0700", os.path.join(folder, "advaudit.log"): "0600"}
-    traces = (
-        UNIT,
-        "/etc/systemd/system/multi-user.target.wants/" + SERVICE,
-        COMMAND,
-        FOLDER,
-        CONFIGURATION,
-        RUNTIME,
-        PINS,
-    )
     return {
         "python": list(sys.version_info[:2]),
         "bpf": kernel >= [5, 8] and os.path.exists("/sys/kernel/btf/vmlinux"),
@@ -263,19 +299,11 @@ def look(request):
         "packages": next((name for name in ("apt-get", "dnf") if shutil.which(name)), ""),
         "api": api_addresses(request["kubeconfig"]),
         "sensor": said.get("sensor", "") if active == "active" else "",
-        "current": os.readlink(FOLDER + "/current") if os.path.islink(FOLDER + "/current") else "",
-        "digest": digest(),
-        "configuration": text(CONFIGURATION),
-        "unit": text(UNIT),
-        "command": text(COMMAND),
-        "modes": {
-            "configuration": mode(CONFIGURATION),
-            "unit": mode(UNIT),
-            "command": mode(COMMAND),
-        },
-        "log_modes": {
-            path: mode(path) for path, meant in logs.items() if mode(path) not in ("", meant)
-        },
+        "current": current(),
+        "digest": hashlib.sha256(content(PROGRAM)).hexdigest() if os.path.exists(PROGRAM) else "",
+        "files": {name: text(path) for name, (path, _) in FILES.items()},
+        "modes": {name: mode(path) for name, (path, _) in FILES.items()},
+        "log_modes": {path: found for path, (found, _) in open_logs(folder).items()},
         "active": active,
         "enabled": enabled,
         "pid": pid,
@@ -284,7 +312,7 @@ def look(request):
         "newer": newer() if active == "active" else [],
         "status": said,
         "silent": time.time() - said["written"] if said else 0.0,
-        "traces": [path for path in traces if os.path.lexists(path)] + empty_folder(),
+        "traces": [path for path in TRACES if os.path.lexists(path)] + empty_folder(),
         "held": [path for path in (folder, STATE) if os.path.lexists(path)],
     }
 
@@ -329,21 +357,161 @@ def wait(request):
     deadline = time.monotonic() + request["seconds"]
     while True:
         problem = obstacle(request["log_folder"])
-        if not problem or time.monotonic() > deadline:
-            return {"problem": problem}
+        if not problem:
+            return
+        if time.monotonic() > deadline:
+            raise Failed("The agent is not healthy after %d s: %s" % (request["seconds"], problem))
         time.sleep(0.2)
 
 
+def make_folder(path):
+    os.makedirs(path, exist_ok=True)
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o755)  # noqa: S103 - a folder of programs
+
+
+def put(path, wanted, permissions):
+    """Whether a file had to be replaced, which happens in one step."""
+    if mode(path) == permissions and content(path) == wanted:
+        return False
+    staged = os.path.join(os.path.dirname(path), ".%s.new" % os.path.basename(path))
+    with open(staged, "wb") as stream:
+        os.fchown(stream.fileno(), 0, 0)
+        os.fchmod(stream.fileno(), int(permissions, 8))
+        stream.write(wanted)
+    os.replace(staged, path)
+    return True
+
+
+def point(release):
+    """Whether the link to the version that is used had to be replaced."""
+    if current() == release:
+        return False
+    staged = FOLDER + "/.current.new"
+    remove(staged)
+    os.symlink(release, staged)
+    os.replace(staged, FOLDER + "/current")
+    return True
+
+
+def remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def find_sensor(request, program):
+    """The sensor that works by a self-test, beside the agent that runs; else the one expected."""
+    trial, expected = request["trial"], request["sensor"]
+    command = (request["python"], "-I", program, "self-test", "--config", "/dev/stdin")
+    try:
+        if trial:
+            return run(*command, stdin="[agent]\nsensor = " + trial).partition(":")[0]
+    except Failed:
+        # It was about a better one than that in use.
+        if trial in ("auto", expected):
+            raise
+    return expected
+
+
+def start(verb):
+    # This makes systemd read its files again too.
+    run("systemctl", "enable", SERVICE)
+    run("systemctl", verb, SERVICE)
+
+
+def install(request):
+    """Put a version beside the others, change to it and see that it sees, or go back."""
+    release = FOLDER + "/" + request["release"]
+    program = release + "/exectrail-agent.pyz"
+    make_folder(FOLDER)
+    make_folder(release)
+    copied = put(program, base64.b64decode(request["program"]), "0755")
+    sensor = find_sensor(request, program)
+    files = request["files"][sensor]
+    before = {name: content(path) for name, (path, _) in FILES.items()}
+    old, was = current(), service()[:2]
+    done = []
+    try:
+        if before["configuration"] != files["configuration"].encode("utf-8"):
+            check = (request["python"], "-I", program, "config-check", "--config", "/dev/stdin")
+            run(*check, stdin=files["configuration"])
+        make_folder(os.path.dirname(CONFIGURATION))
+        for name, (path, permissions) in FILES.items():
+            if put(path, files[name].encode("utf-8"), permissions):
+                done.append(name)
+        if point(request["release"]):
+            done.append("current")
+        logs = open_logs(request["log_folder"])
+        for path, (_, meant) in logs.items():
+            os.chown(path, 0, 0)
+            os.chmod(path, int(meant, 8))
+        again = request["restart"] or copied or any(name != "command" for name in done)
+        start("restart" if again else "start")
+        if sensor == "audit" and os.path.lexists(PINS):
+            run(COMMAND, "unpin")
+        wait(request)
+    except (Failed, OSError) as error:
+        said = words("journalctl", "--unit=" + SERVICE, "--lines=20", "--output=cat", "--no-pager")
+        outcome = go_back(before, old) if done else "Nothing was changed."
+        raise Failed("%s\n%s\nThe agent's last words:\n%s" % (error, outcome, said)) from error
+    if old != request["release"]:
+        forget(request["release"], old)
+    changed = again or done or logs or was != ("active", "enabled")
+    return {"changed": bool(changed), "sensor": sensor}
+
+
+def go_back(before, old):
+    """Put the version back that was there, or stop one that has never worked here; say it."""
+    try:
+        if not (old and before["unit"]):
+            run("systemctl", "disable", "--now", SERVICE)
+            run(COMMAND, "unpin")
+            return "The agent is stopped."
+        # Else systemd counts the starts of the one that has failed against the one that comes back.
+        run("systemctl", "stop", SERVICE)
+        for name, (path, permissions) in FILES.items():
+            put(path, before[name], permissions)
+        point(old)
+        start("start")
+    except (Failed, OSError) as error:
+        return "What was there before could not be put back: %s" % error
+    return "Version %s is back." % old
+
+
+def forget(*but):
+    """Remove all versions but these."""
+    for name in os.listdir(FOLDER):
+        path = os.path.join(FOLDER, name)
+        if name not in but and not os.path.islink(path):
+            remove(path)
+
+
+def uninstall(request):
+    """Remove the agent; what it has recorded only if that is said."""
+    active, enabled, _ = service()
+    if enabled.startswith("enabled"):
+        run("systemctl", "disable", SERVICE)
+    if os.path.lexists(UNIT) or active == "active":
+        run("systemctl", "stop", SERVICE)
+    # Before the files, so that an interrupted removal can be finished; whatever somebody has made
+    # of its configuration.
+    if os.path.exists(PROGRAM):
+        run(request["python"], "-I", PROGRAM, "unpin", "--config=/dev/null")
+    for path in TRACES:
+        remove(path)
+    for path in empty_folder() + ([request["log_folder"], STATE] if request["remove_logs"] else []):
+        remove(path)
+    run("systemctl", "daemon-reload")
+    return {"changed": True, "sensor": ""}
+
+
 def main(request):
-    """Do what the request says, and print one line."""
-    answer = {"look": look, "await": wait}[request["do"]](request)
-    sys.stdout.write(json.dumps({"changed": False, "answer": answer}) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    if "REQUEST" in globals():
-        main(json.loads(base64.b64decode(globals()["REQUEST"]).decode()))
-    else:
-        with open(sys.argv[1], encoding="utf-8") as arguments:
-            main(json.load(arguments)["request"])
+    """Do what the request says."""
+    if request["do"] == "look":
+        return look(request)
+    # One whose controller has gone away goes on, and the next one waits for its end.
+    lock = os.open(os.path.dirname(FOLDER), os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return {"install": install, "uninstall": uninstall}[request["do"]](request)

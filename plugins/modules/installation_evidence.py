@@ -1,11 +1,10 @@
 #!/usr/bin/python
-"""Evidence about what is installed on one node, printed as one line of JSON.
+"""Evidence about what is installed on one node.
 
-One file on purpose: it is sent over ssh to the standard input of whatever Python the node has
-(3.6 or later), with the request before it. It uses the standard library only, writes nothing, and
-always exits with 0; what could not be read is ``{"unreadable": "why"}``. To learn what is true now
-it asks the agent for its self-test, and on a master makes five harmless requests that the API
-server's audit has to tell of. docs/reference/evidence.md lists every item.
+It is sent to the node behind node_evidence.py, on which it stands. Here too what could not be read
+is ``{"unreadable": "why"}``, and nothing is written. To learn what is true now it asks the agent
+for its self-test, and on a master makes five harmless requests that the API server's audit has to
+tell of. docs/reference/evidence.md lists every item.
 """
 
 DOCUMENTATION = r"""
@@ -14,34 +13,14 @@ short_description: Collect what shows that the agent and the audit policy work o
 version_added: 0.1.0
 author: Exectrail contributors
 description:
+  - Part of M(exectrail.audit.node_evidence), which sends it to the node with O(installation=true).
+    A play has no use for it by itself.
   - Reads the agent's unit, process, program, status and log, and on a master the API server's audit
-    settings and log, and returns them as one document.
+    settings and log.
   - The agent is sent the signal that makes it test itself, and the API server of the node gets five
     requests for objects that do not exist. It judges nothing.
   - The whole run takes at most twelve seconds.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return the same result without changing the node.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: none
-    details: Nothing is ever changed.
-  platform:
-    description: Operating systems that can be looked at.
-    platforms: linux
-    support: full
-  safe_file_operations:
-    description: Uses safe operations to change files.
-    support: none
-    details: No file is written.
-options:
-  request:
-    description:
-      - C(mark) is a word that nobody else uses, for the requests to the API server.
-      - C(canary) may hold the C(mark) in the command of a canary pod's exec, which is then looked
-        for in the log.
-    type: dict
+options: {}
 requirements:
   - Python 3.6 or later on the node
 notes:
@@ -52,45 +31,8 @@ seealso:
     link: https://github.com/exectrail/exectrail/blob/main/docs/reference/evidence.md
 """
 
-EXAMPLES = r"""
-- name: Look at what is installed
-  exectrail.audit.installation_evidence:
-  register: installed
-"""
-
-RETURN = r"""
-evidence:
-  description: The evidence document.
-  returned: always
-  type: dict
-  contains:
-    schema:
-      description: Version of the document's form.
-      returned: always
-      type: int
-      sample: 1
-    items:
-      description: Item names to values, or to a dictionary that says why there is none.
-      returned: always
-      type: dict
-      sample:
-        agent.process: {"unreadable": "not finished within 11 s"}
-"""
-
-import sys
-
-
-def write_no_bytecode():
-    """Nothing may be written on the node, not even compiled modules beside its library."""
-    sys.dont_write_bytecode = True
-
-
-write_no_bytecode()
-
-import base64
 import calendar
 import configparser
-import errno
 import hashlib
 import http.client
 import json
@@ -100,17 +42,31 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
 import threading
 import time
 
-# WANT_JSON: Ansible gives the arguments in a file where standard input is not to be had.
-SCHEMA = 1
+import node_evidence
+from node_evidence import (
+    MAX_FILE,
+    MAX_ROWS,
+    MAX_TEXT,
+    Absent,
+    Unreadable,
+    ask_systemd,
+    clean,
+    document,
+    parse_flags,
+    probe,
+    problem,
+    processes,
+    systemd_runs,
+    tell,
+    unreadable,
+)
 
 # --- limits, in seconds and bytes ---------------------------------------------------------------
 
 TOTAL_SECONDS = 11.0
-SYSTEMCTL_SECONDS = 4.0
 SELF_TEST_SECONDS = 6.0
 CANARY_SECONDS = 5.0
 PROBE_SECONDS = 5.0
@@ -118,12 +74,9 @@ SETTLED_SECONDS = 0.5
 REQUEST_SECONDS = 3.0
 POLL_SECONDS = 0.05
 DAY = 86400
-MAX_FILE = 256 * 1024
 MAX_PROGRAM = 16 * 1024 * 1024
 MAX_TAIL = 32 * 1024 * 1024
 MAX_ANSWER = 16 * 1024 * 1024
-MAX_TEXT = 512
-MAX_ROWS = 100
 MAX_NODES = 5000
 MAX_OUTPUT = 2 * 1024 * 1024
 
@@ -131,100 +84,34 @@ MAX_OUTPUT = 2 * 1024 * 1024
 
 AGENT = "exectrail-agent.service"
 KUBELET = "kubelet.service"
-PROPERTIES = ("Id", "LoadState", "UnitFileState", "ActiveState", "SubState", "MainPID", "NRestarts")
 FOLDER = "/usr/lib/exectrail-agent"
 CONFIG = "/etc/exectrail/agent.conf"
 LOG = "advaudit.log"
 APPLIED = "/etc/kubernetes/exectrail/applied.json"
 SERVER = "kube-apiserver"
 PROBED = ("pods", "configmaps", "services", "secrets", "")
-SYSTEMCTL = ("/usr/bin/systemctl", "/bin/systemctl")
 
 
-class Unreadable(Exception):
-    """The item exists, or may exist, and its value could not be learnt. The text says why."""
+class Node(node_evidence.Node):
+    """The machine as seen below `root`, by several threads, and what was asked of it."""
 
-
-class Absent(Exception):
-    """There is no such file."""
-
-
-def problem(path, error):
-    """The failure of a system call on `path` as an exception to raise."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):
-        return Absent(path)
-    text = "%s: %s" % (path, error.strerror or error)
-    if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
-        text += " (needs root)"
-    return Unreadable(text)
-
-
-class Node:
-    """The machine as seen below `root`, and what was asked of it. Paths are the node's own."""
-
-    def __init__(self, request=None, root="/"):
-        self.root = root.rstrip("/")
-        self.request = request or {}
-        self.mark = str(self.request.get("mark") or os.urandom(8).hex())
+    def __init__(self, request, root="/"):
+        super().__init__(root)
+        self.request = request
+        self.mark = str(request.get("mark") or os.urandom(8).hex())
         self.deadline = time.monotonic() + TOTAL_SECONDS
-        self.known = {}
         self.guards = {}
-        self.guard = threading.Lock()
 
     def once(self, function):
-        """The result of `function(node)`, computed once even if several threads want it."""
-        with self.guard:
-            guard = self.guards.setdefault(function, threading.Lock())
-        with guard:
-            if function not in self.known:
-                try:
-                    self.known[function] = (function(self), None)
-                except (Unreadable, Absent, OSError) as error:
-                    self.known[function] = (None, error)
-        value, error = self.known[function]
-        if error is not None:
-            raise error
-        return value
+        with self.guards.setdefault(function, threading.Lock()):
+            return super().once(function)
 
-    def host(self, path):
-        return self.root + path
-
-    def lstat(self, path):
-        try:
-            return os.lstat(self.host(path))
-        except OSError as error:
-            raise problem(path, error) from error
-
-    def names(self, path):
-        try:
-            return sorted(os.listdir(self.host(path)))
-        except OSError as error:
-            raise problem(path, error) from error
-
-    def open(self, path):
-        """A regular file, opened to be read."""
-        try:
-            descriptor = os.open(self.host(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise problem(path, error) from error
-        stream = os.fdopen(descriptor, "rb")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            stream.close()
-            raise Unreadable("%s: not a regular file" % path)
-        return stream
-
-    def read(self, path, limit=MAX_FILE):
-        with self.open(path) as stream:
-            try:
-                data = stream.read(limit + 1)
-            except OSError as error:
-                raise problem(path, error) from error
-        if len(data) > limit:
-            raise Unreadable("%s: too large (at most %d bytes are read)" % (path, limit))
-        return data
-
-    def text(self, path):
-        return self.read(path).decode("utf-8", "backslashreplace")
+    def info(self, path):
+        """What is at `path` itself; Absent if nothing is."""
+        found = self.lstat(path)
+        if found is None:
+            raise Absent(path)
+        return found
 
     def json(self, path):
         try:
@@ -250,45 +137,30 @@ class Node:
 
 def units(node):
     """The two units by name; None where systemd does not run."""
-    if not os.path.isdir(node.host("/run/systemd/system")):
+    if not systemd_runs(node):
         return None
-    program = next((path for path in SYSTEMCTL if os.access(node.host(path), os.X_OK)), None)
-    if program is None:
-        raise Unreadable("systemctl: no such program")
-    command = [node.host(program), "show", "--property=" + ",".join(PROPERTIES), AGENT, KUBELET]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
-        start_new_session=True,
+    names = (AGENT, KUBELET)
+    blocks = ask_systemd(
+        node,
+        names,
+        "LoadState",
+        "UnitFileState",
+        "ActiveState",
+        "SubState",
+        "MainPID",
+        "NRestarts",
     )
-    try:
-        out, err = child.communicate(timeout=SYSTEMCTL_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        raise Unreadable("systemctl: no answer in time") from None
-    if child.returncode:
-        lines = err.decode("utf-8", "replace").split("\n")
-        raise Unreadable("systemctl: exit code %s: %s" % (child.returncode, lines[0][:200]))
-    return parse_units(out.decode("utf-8", "replace"))
-
-
-def parse_units(text):
-    """What `systemctl show` printed: blocks of NAME=VALUE."""
-    found = {}
-    for block in text.split("\n\n"):
-        values = dict(line.partition("=")[::2] for line in block.split("\n") if "=" in line)
-        found[values.get("Id", "")] = {
-            "load": values.get("LoadState", ""),
-            "enabled": values.get("UnitFileState", ""),
-            "active": values.get("ActiveState", ""),
-            "sub": values.get("SubState", ""),
-            "pid": whole(values.get("MainPID")),
-            "restarts": whole(values.get("NRestarts")),
+    return {
+        name: {
+            "load": block["LoadState"],
+            "enabled": block.get("UnitFileState", ""),
+            "active": block.get("ActiveState", ""),
+            "sub": block.get("SubState", ""),
+            "pid": whole(block.get("MainPID")),
+            "restarts": whole(block.get("NRestarts")),
         }
-    return found
+        for name, block in zip(names, blocks)
+    }
 
 
 def whole(text):
@@ -297,11 +169,7 @@ def whole(text):
 
 def unit(node, name):
     known = node.once(units)
-    if known is None:
-        return None
-    if name not in known:
-        raise Unreadable("systemctl: %s is not in its answer" % name)
-    return known[name]
+    return known and known[name]
 
 
 def agent_unit(node):
@@ -355,19 +223,16 @@ def agent_program(node):
     """The program that `current` leads to; `written` is the last time that link or program were."""
     link = FOLDER + "/current"
     try:
-        target = os.readlink(node.host(link))
-    except OSError as error:
-        failure = problem(link, error)
-        if isinstance(failure, Absent):
-            return None
-        raise failure from error
+        target = node.readlink(link)
+    except Absent:
+        return None
     path = "%s/%s/exectrail-agent.pyz" % (FOLDER, os.path.basename(target.rstrip("/")))
-    written = node.lstat(link).st_mtime
+    written = node.info(link).st_mtime
     return {
         "folder": os.path.basename(target.rstrip("/")),
         "path": path,
         "sha256": hashlib.sha256(node.read(path, MAX_PROGRAM)).hexdigest(),
-        "written": max(written, node.lstat(path).st_mtime),
+        "written": max(written, node.info(path).st_mtime),
     }
 
 
@@ -478,18 +343,16 @@ def records(data, mark):
 def agent_log(node):
     """Owners and modes of the log's folder and files, and what the files hold together."""
     folder = node.once(agent_config)["folder"]
-    try:
-        names = node.names(folder)
-    except Absent:
+    if node.kind(folder) is None:
         return None
     rows = [
-        dict(owned(node.lstat(folder + "/" + name)), name=name)
-        for name in names
+        dict(owned(node.info(folder + "/" + name)), name=name)
+        for name in node.names(folder)
         if re.match(re.escape(LOG) + r"(\.[0-9]+)?$", name)
     ]
     return {
         "path": folder,
-        "folder": owned(node.lstat(folder)),
+        "folder": owned(node.info(folder)),
         "held": sum(row["size"] for row in rows),
         "files": rows[:MAX_ROWS],
     }
@@ -591,32 +454,17 @@ def runs(record, mark):
 
 
 def server(node):
-    """The youngest running API server: pid, age in seconds, arguments; None if there is none."""
+    """The youngest running API server: pid, age in seconds, flags; None if there is none."""
     found = []
-    for name in node.names("/proc"):
-        if not name.isdigit():
-            continue
+    for pid in node.once(processes).get(SERVER[:15], []):
         try:
-            if node.text("/proc/%s/comm" % name).strip() != SERVER[:15]:
-                continue
-            state, age = process_state(node, int(name))
-            arguments = node.text("/proc/%s/cmdline" % name).split("\0")[:-1]
+            state, age = process_state(node, pid)
+            arguments = node.read("/proc/%d/cmdline" % pid).decode("utf-8", "replace").split("\0")
         except (Absent, IndexError, ValueError):
             continue
-        if arguments and state not in "ZX":
-            found.append({"pid": int(name), "age": age, "args": arguments})
+        if arguments[0] and state not in "ZX":
+            found.append({"pid": pid, "age": age, "flags": parse_flags(arguments[:-1])})
     return min(found, key=lambda one: one["age"]) if found else None
-
-
-def flag(arguments, name, default=None):
-    """The value of a flag as the server takes it: of several the last."""
-    value, wanted = default, "--" + name
-    for position, argument in enumerate(arguments):
-        key, equals, text = argument.partition("=")
-        if key.replace("_", "-") == wanted:
-            following = arguments[position + 1 : position + 2]
-            value = text if equals else (following[0] if following else "")
-    return value
 
 
 def api_server(node):
@@ -624,25 +472,24 @@ def api_server(node):
     running = node.once(server)
     if running is None:
         return None
-    names = [word.partition("=")[0].replace("_", "-") for word in running["args"]]
-    audit = sorted({name[2:] for name in names if name.startswith("--audit-")})
+    audit = sorted(name for name in running["flags"] if name.startswith("audit-"))
     return {
         "pid": running["pid"],
         "started": time.time() - running["age"],
-        "flags": {name: flag(running["args"], name) for name in audit[:MAX_ROWS]},
+        "flags": {name: running["flags"][name] for name in audit[:MAX_ROWS]},
     }
 
 
 def of_server(node, name):
     running = node.once(server)
-    return flag(running["args"], name) if running else None
+    return running["flags"].get(name) if running else None
 
 
 def audit_applied(node):
     """What the last roll-out has left of itself, and when."""
     try:
         found = node.json(APPLIED)
-        written = node.lstat(APPLIED).st_mtime
+        written = node.info(APPLIED).st_mtime
     except Absent:
         return None
     return {
@@ -659,11 +506,9 @@ def audit_policy(node):
         return None
     try:
         data = node.read(path)
-        written = os.stat(node.host(path)).st_mtime
+        written = node.resolve(path)[1].st_mtime
     except Absent:
         return None
-    except OSError as error:
-        raise problem(path, error) from error
     return {
         "path": path,
         "text": data.decode("utf-8", "backslashreplace"),
@@ -682,32 +527,29 @@ def audit_log(node):
     begins, ends = re.escape(stem or suffix), re.escape(dot and dot + suffix)
     aside = re.compile(begins + r"-[0-9][0-9TZ.:-]*" + ends + r"(\.gz)?$")
     try:
-        current = owned(node.lstat(path))
-    except Absent:
-        current = None
-    try:
-        names = node.names(folder)
-        held = sum(
-            node.lstat(folder + "/" + each).st_size
-            for each in names
-            if each == name or aside.match(each)
-        )
+        where = owned(node.info(folder))
     except Absent:
         return {"path": path, "folder": None, "file": None, "held": 0}
-    return {"path": path, "folder": owned(node.lstat(folder)), "file": current, "held": held}
+    files = {
+        each: owned(node.info(folder + "/" + each))
+        for each in node.names(folder)
+        if each == name or aside.match(each)
+    }
+    held = sum(each["size"] for each in files.values())
+    return {"path": path, "folder": where, "file": files.get(name), "held": held}
 
 
 class Api:
     """The API server of this machine, asked by the client that it is itself to kubelets."""
 
     def __init__(self, node):
-        arguments = node.once(server)["args"]
-        bound = flag(arguments, "bind-address") or "0.0.0.0"  # noqa: S104 - read, not bound
+        flags = node.once(server)["flags"]
+        bound = flags.get("bind-address") or "0.0.0.0"  # noqa: S104 - read, not bound
         self.address = "127.0.0.1" if bound in ("0.0.0.0", "::") else bound  # noqa: S104
-        self.port = int(flag(arguments, "secure-port") or 6443)
+        self.port = int(flags.get("secure-port") or 6443)
         files = {}
         for name in ("client-ca-file", "kubelet-client-certificate", "kubelet-client-key"):
-            path = flag(arguments, name)
+            path = flags.get(name)
             if not path:
                 raise Unreadable("%s has no --%s to reach it with" % (SERVER, name))
             files[name] = node.host(path)
@@ -842,25 +684,10 @@ LANES = (
 )
 
 
-def unreadable(why):
-    return {"unreadable": str(why)[:MAX_TEXT]}
-
-
-def probe(node, function):
-    """The value of one item, or why there is none. Never raises."""
-    try:
-        found = function(node)
-        # What a file says may be no number that JSON knows.
-        json.dumps(found, allow_nan=False)
-    except Unreadable as error:
-        return unreadable(error)
-    except Absent as error:
-        return unreadable("%s: no such file" % error)
-    except OSError as error:
-        return unreadable("%s: %s" % (error.filename or "system call", error.strerror))
-    except Exception as error:  # noqa: BLE001 - one item's surprise must not cost the others
-        return unreadable("unexpected: %s: %s" % (type(error).__name__, error))
-    return found
+def plain(value):
+    """`value` as JSON can tell it: what a file says may be no number there."""
+    json.dumps(value, allow_nan=False)
+    return clean(value, MAX_FILE)
 
 
 def collect(node, lanes=LANES, seconds=TOTAL_SECONDS):
@@ -870,7 +697,7 @@ def collect(node, lanes=LANES, seconds=TOTAL_SECONDS):
 
     def fill(lane):
         for name, function in lane:
-            found[name] = probe(node, function)
+            found[name] = probe(node, function, plain)
 
     workers = [threading.Thread(target=fill, args=(lane,), daemon=True) for lane in lanes]
     for worker in workers:
@@ -890,42 +717,10 @@ def collect(node, lanes=LANES, seconds=TOTAL_SECONDS):
     }
 
 
-def encode(items):
-    """The output line; what is largest gives way until it fits."""
-    while True:
-        document = {"changed": False, "evidence": {"schema": SCHEMA, "items": items}}
-        line = json.dumps(document, separators=(",", ":"), sort_keys=True)
-        if len(line) <= MAX_OUTPUT:
-            return line
-        sizes = {name: len(json.dumps(value)) for name, value in items.items()}
-        largest = max(sizes, key=sizes.get)
-        items[largest] = unreadable("too large: %d bytes" % sizes[largest])
-
-
-def request():
-    """What was asked: before the script, or where there is no standard input, in a file."""
-    coded = globals().get("REQUEST")
-    try:
-        if coded is None:
-            with open(sys.argv[1], "rb") as stream:
-                return dict(json.load(stream).get("request") or {})
-        return dict(json.loads(base64.b64decode(coded).decode()) or {})
-    except (OSError, ValueError, TypeError, AttributeError, IndexError):
-        return {}
-
-
-def main(root="/"):
-    """Collect, and print one line. Always returns 0."""
-    items = collect(Node(request(), root))
-    try:
-        sys.stdout.write(encode(items) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        pass  # nobody reads any more
-    return 0
+def main(request):
+    """Every item of this machine."""
+    return document(collect(Node(request)), MAX_OUTPUT)
 
 
 if __name__ == "__main__":
-    main()
-    # Threads that a system call holds would keep the interpreter from ending by itself.
-    os._exit(0)
+    tell(main({}))

@@ -4,6 +4,7 @@
 One file on purpose: it is sent over ssh to the standard input of whatever Python the node has
 (3.6 or later). It uses the standard library only, writes nothing, and always exits with 0; what
 could not be read is ``{"unreadable": "why"}``. docs/reference/evidence.md lists every item.
+installation_evidence.py stands on it.
 """
 
 DOCUMENTATION = r"""
@@ -119,7 +120,8 @@ PROBE_SECONDS = 5.0
 CHILD_SECONDS = 4.0
 TOTAL_SECONDS = 30.0
 MAX_CHILDREN = 6
-MAX_OUTPUT = 64 * 1000 - 1
+# The line that the evidence is sent in, with what is around it, is shorter than 64 kB.
+MAX_OUTPUT = 64 * 1000 - 100
 MAX_CHILD_OUTPUT = 512 * 1024
 MAX_FILE = 256 * 1024
 MAX_MOUNTINFO = 4 * 1024 * 1024
@@ -352,7 +354,7 @@ class Absent(Exception):
 
 def problem(path, error):
     """The failure of a system call on `path` as an exception to raise."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):
         return Absent(path)
     text = "%s: %s" % (path, os.strerror(error.errno) if error.errno else error)
     if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
@@ -462,35 +464,32 @@ class Node:
         except Absent:
             return None
 
-    def read(self, path, limit=MAX_FILE, whole=True):  # noqa: FBT002 - one rare exception
-        """The bytes of a regular file no longer than `limit`, or, not `whole`, its beginning."""
+    def open(self, path):
+        """A regular file, opened to be read."""
         real, info = self.resolve(path)
         self.must_be_file(path, info)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(self.host(real), flags)
-            try:
-                info = os.fstat(descriptor)
-                self.must_be_file(path, info)
-                if not whole:
-                    return os.read(descriptor, limit)
-                if info.st_size > limit:
-                    raise Unreadable(
-                        "%s: too large (%d bytes, at most %d are read)"
-                        % (path, info.st_size, limit)
-                    )
-                chunks, size = [], 0
-                while size <= limit:
-                    chunk = os.read(descriptor, min(limit + 1 - size, 1 << 16))
-                    if not chunk:
-                        return b"".join(chunks)
-                    chunks.append(chunk)
-                    size += len(chunk)
-                raise Unreadable("%s: too large (at most %d bytes are read)" % (path, limit))
-            finally:
-                os.close(descriptor)
+            stream = os.fdopen(os.open(self.host(real), flags), "rb")
         except OSError as error:
             raise problem(path, error) from error
+        try:
+            self.must_be_file(path, os.fstat(stream.fileno()))
+        except Unreadable:
+            stream.close()
+            raise
+        return stream
+
+    def read(self, path, limit=MAX_FILE):
+        """The bytes of a regular file no longer than `limit`."""
+        with self.open(path) as stream:
+            try:
+                data = stream.read(limit + 1)
+            except OSError as error:
+                raise problem(path, error) from error
+        if len(data) > limit:
+            raise Unreadable("%s: too large (at most %d bytes are read)" % (path, limit))
+        return data
 
     @staticmethod
     def must_be_file(path, info):
@@ -981,7 +980,7 @@ def parse_flags(arguments):
             following = arguments[at + 1] if at + 1 < len(arguments) else ""
             if not equals and not following.startswith("-"):
                 value = following
-            flags[flag] = value
+            flags[flag.replace("_", "-")] = value
     return flags
 
 
@@ -1049,14 +1048,7 @@ def units(node):
     states = {unit: {"load": "not-found", "enabled": "", "active": "inactive"} for unit in wanted}
     if not present:
         return states
-    properties = "Id,LoadState,UnitFileState,ActiveState"
-    try:
-        text = node.run("systemctl", "show", "--no-pager", "-p", properties, *present)
-    except Absent:
-        raise Unreadable("systemd runs, but there is no systemctl") from None
-    blocks = parse_unit_blocks(text)
-    if len(blocks) != len(present) or not all("LoadState" in block for block in blocks):
-        raise Unreadable("systemctl: not the answer that was expected")
+    blocks = ask_systemd(node, present, "Id", "LoadState", "UnitFileState", "ActiveState")
     for unit, block in zip(present, blocks):
         states[unit] = {
             "load": block["LoadState"],
@@ -1064,6 +1056,18 @@ def units(node):
             "active": block.get("ActiveState", ""),
         }
     return states
+
+
+def ask_systemd(node, unit_names, *properties):
+    """The properties of each unit, in systemd's words."""
+    try:
+        text = node.run("systemctl", "show", "--no-pager", "-p", ",".join(properties), *unit_names)
+    except Absent:
+        raise Unreadable("systemd runs, but there is no systemctl") from None
+    blocks = parse_unit_blocks(text)
+    if len(blocks) != len(unit_names) or not all("LoadState" in block for block in blocks):
+        raise Unreadable("systemctl: not the answer that was expected")
+    return blocks
 
 
 def is_active(node, unit_names, process):
@@ -1342,7 +1346,8 @@ def libbpf(node):
 def is_native(node, path):
     """Whether an ELF file is for this interpreter's word size."""
     elf_class = {4: b"\x01", 8: b"\x02"}[struct.calcsize("P")]
-    return node.read(path, 5, whole=False) == b"\x7fELF" + elf_class
+    with node.open(path) as stream:
+        return stream.read(5) == b"\x7fELF" + elf_class
 
 
 # --- resolver ---------------------------------------------------------------------------------
@@ -2314,26 +2319,26 @@ def unreadable(why):
     return {"unreadable": clean(why)[:MAX_TEXT]}
 
 
-def clean(value):
+def clean(value, longest=MAX_VALUE):
     """`value` with its texts cut, and bytes that were no UTF-8 shown as backslash escapes."""
     if isinstance(value, str):
-        value = value[:MAX_VALUE]
+        value = value[:longest]
         try:
             data = value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
             data = value.encode("utf-8", "backslashreplace")
         return data.decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
-        return {clean(key): clean(entry) for key, entry in value.items()}
+        return {clean(key): clean(entry, longest) for key, entry in value.items()}
     if isinstance(value, list):
-        return [clean(entry) for entry in value]
+        return [clean(entry, longest) for entry in value]
     return value
 
 
-def probe(node, function):
-    """The value of one item, or why there is none. Never raises."""
+def probe(node, function, finish=clean):
+    """The value of one item, `finish`ed, or why there is none. Never raises."""
     try:
-        return clean(function(node))
+        return finish(function(node))
     except Unreadable as error:
         return unreadable(str(error))
     except Absent as error:
@@ -2374,22 +2379,25 @@ def collect(node, items=ITEMS):
     return found, late
 
 
-def encode(items):
-    """The output line; what is largest gives way until it fits."""
+def document(items, limit=MAX_OUTPUT):
+    """The evidence; what is largest gives way until all of it is no longer than `limit`."""
     while True:
-        document = {"changed": False, "evidence": {"schema": SCHEMA, "items": items}}
-        line = json.dumps(document, separators=(",", ":"), sort_keys=True)
-        if len(line) <= MAX_OUTPUT:
-            return line
+        evidence = {"schema": SCHEMA, "items": items}
+        if len(encode(evidence)) <= limit:
+            return evidence
         sizes = {name: len(json.dumps(value)) for name, value in items.items()}
         largest = max(sizes, key=sizes.get)
         items[largest] = unreadable("too large: %d bytes" % sizes[largest])
 
 
-def main(root="/"):
-    """Collect, and print one line. Always returns 0."""
+def encode(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
+def main(_request=None):
+    """Every item of this machine, and how it went."""
     started = time.monotonic()
-    node = Node(root)
+    node = Node()
     items, late = collect(node)
     items["collector"] = {
         "version": VERSION,
@@ -2399,15 +2407,19 @@ def main(root="/"):
         "children": node.children,
         "late": late,
     }
+    return document(items)
+
+
+def tell(evidence):
+    """Print it, and end."""
     try:
-        sys.stdout.write(encode(items) + "\n")
+        sys.stdout.write(encode({"evidence": evidence}) + "\n")
         sys.stdout.flush()
     except OSError:
         pass  # nobody reads any more
-    return 0
+    # Threads that a system call holds would keep the interpreter from ending by itself.
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
-    # Threads that a system call holds would keep the interpreter from ending by itself.
-    os._exit(0)
+    tell(main())

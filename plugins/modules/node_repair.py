@@ -2,7 +2,7 @@
 """Repairs of one node: what is there is read, changed in one transaction, and put back.
 
 One file on purpose: it is sent over ssh to the standard input of whatever Python the node has
-(3.6 or later), with the request before it. What to change is decided on the controller. Each
+(3.6 or later). What to change is decided on the controller. Each
 repair has a folder of its own with a journal, which is on the disk before anything changes; so
 one that was killed is taken back by the next, and one that was made can be undone later.
 """
@@ -57,11 +57,6 @@ outcomes:
   elements: dict
 """
 
-import sys
-
-sys.dont_write_bytecode = True
-
-import base64
 import errno
 import fcntl
 import json
@@ -74,7 +69,6 @@ import struct
 import subprocess
 import time
 
-# WANT_JSON: Ansible gives the arguments in a file where standard input is not to be had.
 STATE = "/var/lib/exectrail/repairs"
 MAX_TEXT = 1024 * 1024
 UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system")
@@ -656,18 +650,5 @@ DOES = {"look": look, "apply": apply, "undo": undo}
 
 
 def main(request, root="/"):
-    """Do what the request says, and print one line."""
-    try:
-        answer = {"changed": False, "answer": DOES[request["do"]](Node(root), request)}
-    except Exception as error:  # noqa: BLE001 - the controller gets a line whatever happens
-        answer = {"failed": True, "msg": words(error)}
-    sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    if "REQUEST" in globals():
-        main(json.loads(base64.b64decode(globals()["REQUEST"]).decode()))
-    else:
-        with open(sys.argv[1], encoding="utf-8") as arguments:
-            main(json.load(arguments)["request"])
+    """Do what the request says."""
+    return DOES[request["do"]](Node(root), request)

@@ -57,14 +57,14 @@ options:
   step:
     description: Which step has ended. For O(stage=note).
     type: str
-    choices: [agent]
+    choices: [agent, policy]
   outcome:
     description: How. For O(stage=note).
     type: str
-    choices: [done, failed]
-  detail:
-    description: What to tell of it. For O(stage=note).
-    type: str
+    choices: [planned, done]
+  failed:
+    description: The result that says why it has failed, in place of O(outcome).
+    type: dict
   policy_directory:
     description: Folder of the audit policy's run. For O(stage=policy) and O(stage=upgradable).
     type: path

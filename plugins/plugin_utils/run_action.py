@@ -1,6 +1,6 @@
 # Copyright: the Exectrail authors
 # SPDX-License-Identifier: Apache-2.0
-"""An action that opens or closes a run on the controller and never connects to a node."""
+"""What the actions have in common: a request that can't be met is one failure, with its words."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ else:
 """Why the package can't be used; nothing of it can be imported then."""
 
 
-class RunAction(ActionBase):
+class Action(ActionBase):
     """Subclasses implement `perform`; a UsageError that it raises is one failure."""
 
-    _requires_connection = False
     _supports_check_mode = True
     _supports_async = False
 
@@ -50,3 +49,17 @@ class RunAction(ActionBase):
             return self.perform(task_vars or {})
         except UsageError as error:
             return {"failed": True, "msg": str(error)}
+
+
+class RunAction(Action):
+    """One that works on the run's folder on the controller and never connects to a node."""
+
+    _requires_connection = False
+
+    def must_have_begun(self, task_vars: dict[str, Any], registered: str) -> None:
+        """Raise UsageError unless the run's first step has registered its result by this name."""
+        if registered not in task_vars:
+            raise UsageError(
+                "This run was not begun, so it can't go on here: leave --start-at-task out. "
+                "What is right already is left alone; --tags chooses a part."
+            )

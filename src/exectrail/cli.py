@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
-import uuid
-from pathlib import Path
-from typing import TextIO
 
 import click
 
 import exectrail
 from exectrail.audit_policy.commands import audit_policy
-from exectrail.audit_policy.manifest_commands import manifest
-from exectrail.compliance import diff, evidence, live, run
-from exectrail.compliance.evaluate import evaluate as evaluate_node
+from exectrail.audit_policy.manifest.commands import manifest
+from exectrail.compliance.commands import evaluate, preflight, report, verify
 from exectrail.compliance.model import ExitCode
-from exectrail.compliance.render import console, html, json, junit
-from exectrail.compliance.requirements import load_profile
-from exectrail.compliance.verdict import build_report
-from exectrail.compliance.verify_commands import verify
 from exectrail.errors import UsageError
 from exectrail.remediation.commands import remediate
 from exectrail.site.commands import install, site, uninstall, upgrade
 from exectrail.status.commands import status
-
-profile_option = click.option(
-    "--profile",
-    metavar="ack|self_managed|FILE",
-    help="The requirements to check.  [default: self_managed]",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,110 +23,11 @@ def cli() -> None:
     """Answer who opened a shell in which container, and what they did there."""
 
 
-@cli.command(epilog=live.EXIT_CODES + live.ANSIBLE, short_help="Check whether nodes are fit.")
-@live.inventory_option
-@live.limit_option
-@profile_option
-@live.waivers_option
-@live.strict_option
-@live.report_dir_option(run.DEFAULT_DIRECTORY)
-@live.ansible_arguments
-def preflight(  # noqa: PLR0913, PLR0917  one parameter per option
-    inventory: tuple[str, ...],
-    limit: str | None,
-    profile: str | None,
-    waivers: Path | None,
-    strict: bool,  # noqa: FBT001
-    report_dir: Path,
-    ansible_args: tuple[str, ...],
-) -> int:
-    """Check whether the nodes of an inventory are fit, over ssh, changing nothing."""
-    return live.judge(
-        "preflight",
-        inventory,
-        limit,
-        ansible_args,
-        report_dir=report_dir,
-        variables={"profile": profile, "waivers": waivers, "strict": strict},
-    )
-
-
-@cli.command(epilog=live.EXIT_CODES, short_help="Judge saved evidence.")
-@profile_option
-@live.waivers_option
-@live.strict_option
-@live.report_dir_option(run.DEFAULT_DIRECTORY)
-@click.argument("files", metavar="EVIDENCE.json...", nargs=-1, required=True, type=live.FILE)
-def evaluate(
-    profile: str | None,
-    waivers: Path | None,
-    strict: bool,  # noqa: FBT001
-    report_dir: Path,
-    files: tuple[Path, ...],
-) -> int:
-    """Judge saved evidence, with the same verdicts as a live run.
-
-    EVIDENCE.json is a file of a report folder's evidence/, or what `python3 node_evidence.py`
-    printed on the node.
-    """
-    started = dt.datetime.now(dt.UTC)
-    requirements = load_profile(profile or "self_managed")
-    nodes = [evidence.load(path) for path in files]
-    groups = {node.host: node.groups for node in nodes}
-    if len(groups) < len(nodes):
-        raise UsageError("Two of the evidence files are of the same host; give one of them.")
-    book = run.waiver_book(str(waivers or ""), requirements, groups)
-    report = build_report(
-        [evaluate_node(node, requirements, book, today=started.date()) for node in nodes],
-        requirements,
-        run_id=uuid.uuid4().hex,
-        started=started,
-        finished=dt.datetime.now(dt.UTC),
-        strict=strict,
-    )
-    return live.deliver(report, report_dir)
-
-
-for command in (site, install, verify, status, remediate, upgrade, uninstall):
+for command in (
+    *(site, preflight, install, verify, status, remediate, upgrade, uninstall),
+    *(evaluate, report, audit_policy, manifest),
+):
     cli.add_command(command)
-cli.add_command(audit_policy)
-cli.add_command(manifest)
-
-
-@cli.group()
-def report() -> None:
-    """Render and compare reports."""
-
-
-@report.command()
-@click.argument("path", metavar="REPORT.json", type=live.FILE)
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["console", "junit", "html"]),
-    default="console",
-    show_default=True,
-)
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8", atomic=True), default="-")
-def render(path: Path, kind: str, output: TextIO) -> int:
-    """Print a saved report in another form."""
-    loaded = json.load(path)
-    if kind == "console":
-        text = console.render(loaded, colour=output.isatty())
-    else:
-        text = {"junit": junit, "html": html}[kind].render(loaded)
-    output.write(text)
-    return ExitCode.FIT
-
-
-@report.command("diff")
-@click.argument("old", type=live.FILE)
-@click.argument("new", type=live.FILE)
-def diff_(old: Path, new: Path) -> int:
-    """Say what changed between two reports. Exit code: that of NEW."""
-    later = json.load(new)
-    click.echo(diff.render_diff(diff.compare(json.load(old), later)), nl=False)
-    return later.exit_code
 
 
 def main() -> None:

@@ -15,10 +15,12 @@ from typing import Any
 from exectrail.errors import UsageError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_INTERRUPTED = 99
+"""ansible-playbook's exit status."""
 
 
 def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bool:
-    """Run playbook `name` and wait; True if it was interrupted by the user.
+    """Run playbook `name` and wait; True if it was interrupted or killed.
 
     The playbook of a checkout is preferred; an installed package uses that of the collection
     ``exectrail.audit``. What the run found is read from its report, not from an exit status.
@@ -31,13 +33,15 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
     command = [
         *(sys.executable, "-m", "ansible", "playbook"),
         str(checkout) if checkout.exists() else f"exectrail.audit.{name}",
-        *("--extra-vars", json.dumps(dict(variables))),
         *arguments,
+        *("--extra-vars", json.dumps(dict(variables))),
     ]
     environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "exectrail.audit.progress"}
     if checkout.exists() and not _user_has_configuration():
         environment["ANSIBLE_CONFIG"] = str(_CHECKOUT / "ansible.cfg")
     child = subprocess.Popen(command, env=environment, stdin=None)
+    # Who ends us alone, as a CI server does, means Ansible too.
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
     interrupted = False
     while True:
         try:
@@ -46,7 +50,7 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
             # The terminal has sent it to Ansible too, which ends its ssh children and stops.
             interrupted = True
         else:
-            return interrupted or status in (-signal.SIGINT, 99)
+            return interrupted or status < 0 or status == _INTERRUPTED
 
 
 def _user_has_configuration() -> bool:
@@ -58,11 +62,16 @@ def _user_has_configuration() -> bool:
     )
 
 
-def check_inventories(sources: Sequence[str]) -> None:
-    """Raise UsageError for an inventory that isn't there; Ansible would go on without it."""
+def selecting(sources: Sequence[str], limit: str | None = None) -> list[str]:
+    """Return the arguments that name inventories and hosts to Ansible's programs.
+
+    Raise UsageError for an inventory that isn't there; Ansible would go on without it.
+    """
     for source in sources:
         if "," not in source and not Path(source).exists():
             raise UsageError(
                 f"There is no inventory {source}. Give the path of one with -i; "
                 "a list of names needs a comma: -i node1,"
             )
+    named = [argument for source in sources for argument in ("-i", source)]
+    return [*named, "--limit", limit] if limit else named

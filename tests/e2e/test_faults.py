@@ -1,7 +1,8 @@
-"""An installation on a real cluster that is broken in one place: it is named, and nothing else.
+"""An installation on a real cluster whose nodes are broken in one place each: it is named, no more.
 
+A node is judged by what is read of it alone, so that faults of several nodes share a verification.
 Every test leaves the cluster as it has found it, also when it fails, so that each finding that a
-verification has beside the one that is looked for is an error. Whether a fault that has been taken
+verification has beside those that are looked for is an error. Whether a fault that has been taken
 back is gone is seen by the next verification. The clock of a node container is the host's: a wrong
 one is tried in test_lifecycle_vm.py.
 """
@@ -13,7 +14,8 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,8 @@ spec:
 
 
 Processes = dict[str, tuple[int, int]]
+Named = tuple[Node, str, str]
+"""A node, the check that fails there, and words of what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +106,15 @@ class Site:
     def verify(self, *options: str, **environment: str) -> Judged:
         return self.fleet.judge("verify", *options, **environment)
 
-    def names(
-        self, check: str, *nodes: Node, words: str = "", options: tuple[str, ...] = ()
-    ) -> None:
-        """Verification says that this check fails on these nodes, and no other anywhere."""
+    def names(self, *faults: Named, options: tuple[str, ...] = ()) -> None:
+        """Verification says that these checks fail on these nodes, and no other anywhere."""
         judged = self.verify(*options)
         found = {host: list(rows) for host, rows in judged.findings.items()}
-        assert found == {node.name: [check] for node in nodes}, judged.findings
-        for rows in judged.findings.values():
-            assert rows[check].startswith("fail: ")
-            assert words in rows[check]
+        assert found == {node.name: [check] for node, check, _ in faults}, judged.findings
+        for node, check, words in faults:
+            said = judged.findings[node.name][check]
+            assert said.startswith("fail: ")
+            assert words in said
         assert (judged.code, judged.unreachable) == (2, [])
 
     def repair(self) -> Ran:
@@ -312,31 +315,51 @@ def kubelet_stopped(site: Site, node: Node) -> Iterator[None]:
 
 
 Fault = Callable[[Site, Node], AbstractContextManager[None]]
-
-
-@pytest.mark.parametrize(
-    ("fault", "where", "check", "words"),
+Place = tuple[str, Fault, str, str]
+"""The node that is broken, how, the check that fails there, and words of what is said of it."""
+AGENTS: list[Place] = [
+    ("worker-1", agent_stopped, "agent.active", "inactive (dead)"),
+    ("master-1", agent_frozen, "agent.active", "stopped by a signal"),
+    ("master-2", agent_replaced, "agent.program", "not the program that was installed"),
+]
+SERVERS: list[Place] = [
+    ("master-1", log_elsewhere, "audit.server", "other.audit"),
+    ("master-2", policy_edited, "audit.policy", "not the policy that was rolled out"),
+    ("master-3", flag_removed, "audit.server", "--audit-log-maxbackup is missing"),
+]
+UNREPAIRED: list[list[Place]] = [
     [
-        (agent_stopped, "worker-1", "agent.active", "inactive (dead)"),
-        (agent_frozen, "master-1", "agent.active", "stopped by a signal"),
-        (agent_blind, "master-2", "agent.sees", "it is blind"),
-        (agent_replaced, "master-3", "agent.program", "not the program that was installed"),
-        (policy_edited, "master-2", "audit.policy", "not the policy that was rolled out"),
-        (policy_swapped, "master-3", "audit.policy", "not the policy that was rolled out"),
-        (stray_manifest, "master-1", "node.static-pods", "stray"),
-        (kubelet_stopped, "master-2", "node.kubelet", "inactive (dead)"),
-        (kubelet_stopped, "worker-1", "node.kubelet", "inactive (dead)"),
-        (log_elsewhere, "master-1", "audit.server", "other.audit"),
-        (log_unwritable, "worker-1", "agent.log", "not in /var/log/exectrail/advaudit.log"),
-        (log_full, "worker-1", "agent.log", "not in /var/log/exectrail/advaudit.log"),
+        ("worker-1", log_full, "agent.log", "not in /var/log/exectrail/advaudit.log"),
+        ("master-1", stray_manifest, "node.static-pods", "stray"),
+        ("master-2", agent_blind, "agent.sees", "it is blind"),
+        ("master-3", policy_swapped, "audit.policy", "not the policy that was rolled out"),
     ],
-)
-def test_it_is_named_and_nothing_else(
-    site: Site, fault: Fault, where: str, check: str, words: str
-) -> None:
-    node = site.node(where)
-    with fault(site, node):
-        site.names(check, node, words=words)
+    [
+        ("worker-1", kubelet_stopped, "node.kubelet", "inactive (dead)"),
+        ("master-1", log_unwritable, "agent.log", "not in /var/log/exectrail/advaudit.log"),
+        ("master-2", kubelet_stopped, "node.kubelet", "inactive (dead)"),
+    ],
+]
+
+
+@contextmanager
+def broken(site: Site, places: list[Place]) -> Iterator[list[Named]]:
+    """Break each node at the same time, for some of it takes an API server's restart."""
+    with ExitStack() as faults:
+        with ThreadPoolExecutor() as pool:
+            made = [
+                pool.submit(faults.enter_context, fault(site, site.node(name)))
+                for name, fault, _, _ in places
+            ]
+        for each in made:
+            each.result()
+        yield [(site.node(name), check, words) for name, _, check, words in places]
+
+
+@pytest.mark.parametrize("places", UNREPAIRED)
+def test_it_is_named_and_nothing_else(site: Site, places: list[Place]) -> None:
+    with broken(site, places) as faults:
+        site.names(*faults)
 
 
 def test_a_canary_pod_is_recorded_on_every_node(site: Site) -> None:
@@ -350,7 +373,7 @@ def test_a_canary_pod_whose_image_is_missing(site: Site) -> None:
     nodes = [node for node in site.made.machines if node != site.late]
     missing = ("--canary-image", "registry.invalid/missing:1")
 
-    site.names("cluster.canary", *nodes, words="can't be pulled", options=missing)
+    site.names(*((node, "cluster.canary", "can't be pulled") for node in nodes), options=missing)
 
 
 def test_a_node_that_does_not_answer(site: Site) -> None:
@@ -368,39 +391,31 @@ def test_broken_agents_and_a_worker_that_joins_are_repaired(site: Site) -> None:
     """A worker without an agent is named whether or not it is in the inventory."""
     site.on(site.late, "systemctl", "start", "kubelet")
     wait(lambda: site.late.name in kubectl(site.made, "get", "nodes"), 30, "the worker joins")
-    site.names("cluster.nodes", *site.made.masters, words=site.late.name)
+    site.names(*((node, "cluster.nodes", site.late.name) for node in site.made.masters))
     site.fleet.inventory = site.made.inventory()
-    site.names("agent.installed", site.late)
-    stopped, frozen, replaced, well = (
-        site.node(name) for name in ("worker-1", "master-1", "master-2", "master-3")
-    )
     before = site.running()
-    with (
-        agent_stopped(site, stopped),
-        agent_frozen(site, frozen),
-        agent_replaced(site, replaced),
-    ):
+    with broken(site, AGENTS) as faults:
+        site.names(*faults, (site.late, "agent.installed", ""))
         ran = site.repair()
         after = site.running()
 
-    assert [name for name, count in ran.changed.items() if not count] == [well.name], ran.said
-    assert changed(before, after, 0) == {stopped.name, frozen.name, replaced.name}
+    touched = {node.name for node, _, _ in faults}
+    assert {name for name, count in ran.changed.items() if count} == {*touched, site.late.name}
+    assert changed(before, after, 0) == touched
     assert changed(before, after, 1) == set()
 
 
 def test_broken_policies_are_repaired(site: Site) -> None:
-    edited, unflagged = site.node("master-2"), site.node("master-3")
-    with flag_removed(site, unflagged):
-        site.names("audit.server", unflagged, words="--audit-log-maxbackup is missing")
-        with policy_edited(site, edited):
-            before = site.running()
-            ran = site.repair()
-            after = site.running()
+    with broken(site, SERVERS) as faults:
+        site.names(*faults)
+        before = site.running()
+        ran = site.repair()
+        after = site.running()
 
-    both = {edited.name, unflagged.name}
-    assert {name for name, count in ran.changed.items() if count} == both, ran.said
+    touched = {node.name for node, _, _ in faults}
+    assert {name for name, count in ran.changed.items() if count} == touched, ran.said
     assert changed(before, after, 0) == set()
-    assert changed(before, after, 1) == both
+    assert changed(before, after, 1) == touched
 
 
 def changed(before: Processes, after: Processes, which: int) -> set[str]:

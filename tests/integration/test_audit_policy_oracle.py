@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from exectrail.audit_policy import profiles
-from exectrail.audit_policy.findings import REFUSED
 from exectrail.audit_policy.lint import LintedPolicy
+from exectrail.audit_policy.lint.findings import REFUSED
 from exectrail.audit_policy.policy import Request, decide
 from exectrail.errors import UsageError
 from tests.oracle import ORACLES, Oracle, generate

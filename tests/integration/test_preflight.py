@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -274,8 +275,15 @@ def test_a_full_disk_is_said_before_any_node_is_touched(
     assert "node-001  read" not in ran.out
 
 
-def test_ctrl_c_reports_what_was_learnt(
-    exectrail: Exectrail, inventory: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="ctrl-c"),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="by-ci"),
+    ],
+)
+def test_an_interrupted_run_reports_what_was_learnt(
+    exectrail: Exectrail, inventory: Path, tmp_path: Path, end: Callable[[int], None]
 ) -> None:
     slow = tmp_path / "python3"
     slow.write_text("#!/bin/sh\nsleep 45\n")
@@ -299,7 +307,7 @@ def test_ctrl_c_reports_what_was_learnt(
     deadline = time.monotonic() + 60
     while len(list(evidence.glob("*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.killpg(child.pid, signal.SIGINT)
+    end(child.pid)
     out, _ = child.communicate(timeout=30)
 
     report = json.loads((exectrail.reports / "report.json").read_text())

@@ -97,13 +97,32 @@ def _evidence(ran: Ran, host: str) -> dict[str, Any]:
     return found
 
 
-def test_pytest_and_the_playbook_find_the_same(
+def _jump(inventory: Path, machines: Fleet, host: str) -> Path:
+    """Reach a host by way of another; give the file that ssh makes then."""
+    used, configuration = inventory.with_name("used"), inventory.with_name("ssh_config")
+    configuration.write_text(
+        f"Host jump\n HostName {machines.addresses[0]}\n Port {machines.port}\n User root\n"
+        f" IdentityFile {machines.folder}/client_key\n UserKnownHostsFile {machines.known_hosts}\n"
+        f'Match originalhost jump exec "touch {used}"\n'
+    )
+    pinned = yaml.safe_load(inventory.read_text())["all"]["vars"]["ansible_ssh_common_args"]
+    arguments = f"-F {configuration} -o ProxyJump=jump {pinned}"
+    _with(inventory, host, ansible_ssh_common_args=arguments)
+    return used
+
+
+def test_pytest_and_the_playbook_find_the_same_on_every_way_to_a_node(
     exectrail: Exectrail, inventory: Path, machines: Fleet
 ) -> None:
+    jumped = _jump(inventory, machines, "node-002")
+    _with(inventory, "node-003", ansible_connection="local")
     tested = _run(exectrail, _checks(exectrail, "--inventory", inventory, "-v"))
+    assert jumped.exists(), tested.out
+    jumped.unlink()
     by_pytest, evidence = _results(tested), _evidence(tested, "node-001")
     played = _play(exectrail, inventory)
 
+    assert jumped.exists(), played.out
     assert tested.code == 2, tested.out + tested.err
     assert by_pytest == _results(played)
     assert {host for host, _ in by_pytest} == set(machines.names)
@@ -127,6 +146,8 @@ def test_pytest_and_the_playbook_find_the_same(
         )
         assert {"kernel.release", "agent.unit"} <= known["items"].keys()
     assert played.code == 2
+    assert "node-[001-003]: unfit" in played.out
+    assert played.out.count("fatal: ") == 1
     assert "changed=1" not in played.out
 
 

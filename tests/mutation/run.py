@@ -38,11 +38,11 @@ SUBJECTS = {
         ["test_checks_system.py", "test_requirements.py"],
     ),
     "evaluate": (
-        ["evaluate.py", "items.py"],
+        ["evaluate.py", "items/access.py"],
         ["test_saved_nodes.py", "test_checks_network.py", "test_waivers.py", "test_evaluate.py"],
     ),
     "verdict": (["verdict.py"], ["test_verdict.py"]),
-    "versions": (["versions.py"], ["test_versions.py"]),
+    "versions": (["../versions.py"], ["../test_versions.py"]),
     "waivers": (["waivers.py"], ["test_waivers.py"]),
 }
 EXCLUDED = (

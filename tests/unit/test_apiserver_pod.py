@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "plugins" / "modules" / "apiserver_pod.py"
+from tests.unit.scripts import load
 
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("exectrail_apiserver_pod", SCRIPT)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    written = sys.dont_write_bytecode
-    spec.loader.exec_module(loaded)
-    sys.dont_write_bytecode = written
-    return loaded
+    return load("apiserver_pod")
 
 
 @pytest.mark.parametrize(
@@ -165,22 +155,6 @@ def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: 
     assert module.policy_state(str(tmp_path)) == {"kind": "a directory"}
     assert module.policy_state(str(tmp_path / "fifo")) == {"kind": "no regular file"}
     assert module.policy_state(str(tmp_path / "policy"))["mode"] == "0644"
-
-
-def test_what_it_cannot_do_is_one_line(tmp_path: Path) -> None:
-    request = tmp_path / "request.json"
-    asked = {"do": "watch", "state_dir": str(tmp_path), "known": 0}
-    request.write_text(json.dumps({"request": asked}))
-    answer = subprocess.run(
-        [sys.executable, "-I", SCRIPT, request], capture_output=True, check=True, text=True
-    ).stdout
-
-    assert json.loads(answer) == {"changed": False, "answer": {"rollout": None}}
-    request.write_text(json.dumps({"request": {**asked, "state_dir": "/proc/self/mem"}}))
-    answer = subprocess.run(
-        [sys.executable, "-I", SCRIPT, request], capture_output=True, check=True, text=True
-    ).stdout
-    assert json.loads(answer)["failed"]
 
 
 @pytest.mark.parametrize(

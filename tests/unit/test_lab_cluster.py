@@ -156,7 +156,10 @@ def test_only_masters_join_with_the_key_to_the_certificates() -> None:
     )
     assert master["controlPlane"]["localAPIEndpoint"]["advertiseAddress"] == "10.89.4.12"
     assert "controlPlane" not in worker
-    assert (master["patches"], worker.get("patches")) == ({"directory": f"/{kubeadm.PATCHES}"}, None)
+    assert (master["patches"], worker.get("patches")) == (
+        {"directory": f"/{kubeadm.PATCHES}"},
+        None,
+    )
     assert KNOWN.certificate_key not in json.dumps(worker)
 
 

@@ -11,12 +11,12 @@ import click
 
 from exectrail.audit_policy import profiles
 from exectrail.audit_policy.explain import Explanation, as_authenticated
-from exectrail.audit_policy.findings import Severity
 from exectrail.audit_policy.lint import LintedPolicy, load
+from exectrail.audit_policy.lint.findings import Severity
 from exectrail.audit_policy.policy import Request
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.model import ExitCode
 from exectrail.errors import UsageError
+from exectrail.printable import printable
 
 _FILE = click.Path(path_type=Path)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from exectrail.audit_policy.findings import SEVERITIES, Severity
-from exectrail.audit_policy.schema import ONLY_V1_FROM, SchemaReader
-from exectrail.audit_policy.source import Source
-from exectrail.compliance import versions, yamlfile
-from exectrail.compliance.yamlfile import suggest
+from exectrail import versions, yamlfile
+from exectrail.audit_policy.lint.findings import SEVERITIES, Severity
+from exectrail.audit_policy.lint.schema import ONLY_V1_FROM, SchemaReader
+from exectrail.audit_policy.lint.source import Source
 from exectrail.errors import UsageError
+from exectrail.yamlfile import suggest
 
 _FOLDER = resources.files("exectrail").joinpath("policies", "audit")
 _VERSION_LINE = "apiVersion: audit.k8s.io/v1\n"

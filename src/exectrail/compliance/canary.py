@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,15 +42,6 @@ def path(directory: Path) -> Path:
 def request(image: str, namespace: str, hosts: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """Return what the script is asked; `hosts` maps each host to the names that it goes by."""
     return {"image": image, "namespace": namespace, "hosts": {k: list(v) for k, v in hosts.items()}}
-
-
-def read(out: str) -> dict[str, Any] | None:
-    """Give the answer among what the script printed; None if it never came to it."""
-    for line in out.splitlines():
-        if line.startswith("{") and '"answer"' in line:
-            answer: dict[str, Any] = json.loads(line)["answer"]
-            return answer
-    return None
 
 
 def keep(directory: Path, answer: Mapping[str, Any]) -> Canaries:

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from exectrail.compliance.checks import Outcome
 from exectrail.compliance.checks.operating_system import DEFAULT_ID
 from exectrail.compliance.checks.sensor import ExecSensor, choose
-from exectrail.compliance.items import Items, Unreadable, gather
-from exectrail.compliance.model import Evidence, HostReport, HostState, Result, Status
-from exectrail.compliance.requirements import AppliesTo, Requirement, Requirements
-from exectrail.compliance.shapes import (
+from exectrail.compliance.items.access import Items, Unreadable, gather
+from exectrail.compliance.items.node import (
     DISTRIBUTION,
     KERNEL_RELEASE,
     KUBERNETES_VERSION,
@@ -20,6 +18,8 @@ from exectrail.compliance.shapes import (
     OS_RELEASE,
     ROLE,
 )
+from exectrail.compliance.model import Evidence, HostReport, HostState, Result, Status
+from exectrail.compliance.requirements import AppliesTo, Requirement, Requirements
 from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook
 
 _LONGEST = 600

@@ -75,15 +75,13 @@ def judge(  # noqa: PLR0913  the request has that many parts
     `variables` are those of the role, without its name before them; what was not given is left to
     the inventory.
     """
-    playbook.check_inventories(inventory)
+    arguments = [*playbook.selecting(inventory, limit), *ansible_args]
     run_id = uuid.uuid4().hex
-    arguments = [argument for source in inventory for argument in ("-i", source)]
-    arguments += ["--limit", limit] if limit else []
     every = {"report_dir": str(report_dir.absolute()), "run_id": run_id, **given(variables)}
     interrupted = playbook.run(
         name,
         {f"{name}_{key}": value for key, value in every.items()},
-        [*arguments, *ansible_args],
+        arguments,
     )
     return _outcome(report_dir, run_id, interrupted=interrupted)
 

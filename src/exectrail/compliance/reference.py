@@ -1,4 +1,4 @@
-"""Writes the reference pages of requirements and waivers.
+"""Writes the reference pages of requirements, waivers and reports.
 
 ``python -m exectrail.compliance.reference docs/reference``
 """
@@ -15,8 +15,8 @@ import msgspec
 
 from exectrail.compliance import requirements, waivers
 from exectrail.compliance.checks import CHECKS, Check
+from exectrail.compliance.render.json import report_schema
 from exectrail.compliance.requirements import BUILT_IN, Requirement, load_profile
-from exectrail.compliance.schematext import schema_text
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ABSENT = "not required"
@@ -165,11 +165,32 @@ def _parameters(check: Check, found: dict[str, Requirement]) -> list[str]:
 
 def pages() -> dict[str, str]:
     """Give every page by its file name."""
-    schemas = {"requirements": requirements_schema(), "waivers": waivers_schema()}
+    schemas = {
+        "report": report_schema(),
+        "requirements": requirements_schema(),
+        "waivers": waivers_schema(),
+    }
     return {
         "checks.md": checks_page(),
-        **{f"{name}.schema.json": schema_text(schema) for name, schema in schemas.items()},
+        **{f"{name}.schema.json": _schema_text(schema) for name, schema in schemas.items()},
     }
+
+
+def _schema_text(schema: dict[str, Any]) -> str:
+    """Return `schema` as the text of a file under docs/reference."""
+    return json.dumps(_dedented(schema), indent=2, ensure_ascii=False) + "\n"
+
+
+def _dedented(value: Any) -> Any:
+    # Descriptions are docstrings, which Python keeps indented before 3.13.
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(each)
+            if key == "description" and isinstance(each, str)
+            else _dedented(each)
+            for key, each in value.items()
+        }
+    return [_dedented(each) for each in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from exectrail.compliance import yamlfile
+from exectrail import yamlfile
 from exectrail.compliance.checks import CHECKS, Check, Parameters
 from exectrail.compliance.model import Profile, Severity
-from exectrail.compliance.yamlfile import Document, Location, suggest
 from exectrail.errors import UsageError
+from exectrail.yamlfile import Document, Location, suggest
 
 BUILT_IN = ("ack", "self_managed", "installed")
 

@@ -26,6 +26,7 @@ from exectrail.compliance.waivers import NO_WAIVERS, WaiverBook, load_waivers
 from exectrail.errors import UsageError
 
 DEFAULT_DIRECTORY = Path("reports/preflight")
+VERIFY_DIRECTORY = Path("reports/verify")
 """Where reports go unless told otherwise, under the folder that the command runs in."""
 _BY = "with --report-dir (in a playbook: preflight_report_dir, verify_report_dir)"
 _BYTES_PER_NODE = 128 * 1024

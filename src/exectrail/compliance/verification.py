@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from exectrail.compliance import bundle, canary, collected, evidence, fleet, installation, run
+from exectrail.compliance import canary, collect, evidence, run
 from exectrail.compliance.model import Evidence, Report
 from exectrail.compliance.requirements import load_profile
 from exectrail.compliance.verdict import build_report
+from exectrail.nodes import fleet, script
 
 _PODS_SECONDS = 150
 """What making, entering and removing pods takes at most."""
@@ -39,34 +40,21 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         asked = canary.request(
             image, namespace, {name: opened.addresses[name] for name in opened.selected}
         )
-        line = bundle.as_argument(bundle.bundle([self._script(canary.SCRIPT, asked)]))
+        line = self._line({canary.SCRIPT: asked})
         for master in masters:
             with contextlib.closing(
                 fleet.ask(self.inventory, {master: line}, seconds=_PODS_SECONDS)
             ) as answers:
                 for answer in answers:
-                    if said := canary.read(answer.out):
+                    for said in script.answers(answer.out):
                         canary.keep(self.directory, said)
                         return
 
     def read(self) -> Generator[Evidence]:
         """Ask every node of the run, and keep and give its evidence as it comes."""
         opened = run.load(self.directory)
-        known = {host: installation.variables(self.directory, host) for host in opened.selected}
-        lines = {
-            host: bundle.as_argument(
-                bundle.bundle(
-                    [
-                        self._script("node_evidence", None),
-                        *(
-                            self._script(name, request)
-                            for name, request in installation.requests(known[host]).items()
-                        ),
-                    ]
-                )
-            )
-            for host in opened.selected
-        }
+        known = {host: collect.known_before(self.directory, host) for host in opened.selected}
+        lines = {host: self._line(collect.verification(known[host])) for host in opened.selected}
         with contextlib.closing(fleet.ask(self.inventory, lines, seconds=self.seconds)) as answers:
             for answer in answers:
                 yield self._keep(answer, known[answer.host], opened.inventory[answer.host])
@@ -82,19 +70,18 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         }
         groups = tuple(group for group in groups if group != "all")
         if answer.unreachable:
-            found = collected.unreachable(
+            found = collect.unreachable(
                 answer.host, answer.unreachable, groups=groups, variables=variables
             )
         else:
-            found = collected.from_output(
+            found = collect.from_output(
                 answer.host, answer.out, answer.err, groups=groups, variables=variables
             )
         evidence.save(found, run.evidence_path(self.directory, answer.host))
         return found
 
-    def _script(self, name: str, request: dict[str, object] | None) -> bundle.Script:
-        source = (self.scripts / f"{name}.py").read_text(encoding="utf-8")
-        return bundle.Script(name, source, request)
+    def _line(self, requests: dict[str, dict[str, object]]) -> str:
+        return script.as_argument(script.program(self.scripts, requests))
 
 
 def narrow(report: Report, profile: str, wanted: Collection[tuple[str, str]]) -> Report:

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import msgspec
 
-from exectrail.compliance import yamlfile
+from exectrail import yamlfile
 from exectrail.compliance.model import Waiver
-from exectrail.compliance.yamlfile import Document, Location, suggest
+from exectrail.yamlfile import Document, Location, suggest
 
 _GROUP = "group:"
 

@@ -54,10 +54,8 @@ def remediate(  # noqa: PLR0913, PLR0917  one parameter per option
     on the nodes where they fail. A repair is backed up on the node, proven
     by judging its check again, and taken back if it did not help. No node is restarted.
     """
-    playbook.check_inventories(inventory)
+    arguments = playbook.selecting(inventory, limit)
     run_id = uuid.uuid4().hex
-    arguments = [argument for source in inventory for argument in ("-i", source)]
-    arguments += ["--limit", limit] if limit else []
     arguments += ["--check"] if dry else []
     arguments += ["--diff"] if dry or diff else []
     playbook.run(

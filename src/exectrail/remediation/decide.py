@@ -10,11 +10,10 @@ import msgspec
 
 from exectrail.compliance.checks import CHECKS
 from exectrail.compliance.evaluate import evaluate
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.model import Evidence, Result, Status
 from exectrail.compliance.requirements import Requirement, Requirements
 from exectrail.compliance.waivers import WaiverBook
-from exectrail.compliance.yamlfile import suggest
 from exectrail.errors import UsageError
 from exectrail.remediation.model import (
     Action,
@@ -32,6 +31,7 @@ from exectrail.remediation.model import (
 )
 from exectrail.remediation.owners import OWNERS, hand_over
 from exectrail.remediation.repairs import REPAIRS
+from exectrail.yamlfile import suggest
 
 
 class Case(NamedTuple):

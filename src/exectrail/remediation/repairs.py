@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from exectrail.compliance.checks.host import Synchronised
+from exectrail.compliance.checks.registry import Parameters
 from exectrail.compliance.checks.resolver import ResolvConfTarget
 from exectrail.compliance.checks.sensor import Libbpf
 from exectrail.compliance.checks.upgrades import AutomaticUpgrades
-from exectrail.compliance.items import Item, Items
-from exectrail.compliance.shapes import APT, CLOCK, LIBBPF, MANAGER, UNITS
+from exectrail.compliance.items.access import Item, Items
+from exectrail.compliance.items.node import APT, CLOCK, LIBBPF, MANAGER, UNITS
 from exectrail.remediation.model import (
     Action,
     HandOver,
@@ -180,7 +180,7 @@ def _dnf_off(path: str, text: str) -> WriteFile:
 # --- node.clock -------------------------------------------------------------------------------
 
 
-def _look_at_clock(items: Items, parameters: Synchronised) -> Look:
+def _look_at_clock(items: Items, parameters: Parameters) -> Look:
     del parameters
     daemon = items[CLOCK].by
     if daemon:
@@ -191,7 +191,7 @@ def _look_at_clock(items: Items, parameters: Synchronised) -> Look:
     return Look(units=_CLOCK_UNITS)
 
 
-def _repair_clock(items: Items, parameters: Synchronised, seen: Seen) -> Plan:
+def _repair_clock(items: Items, parameters: Parameters, seen: Seen) -> Plan:
     """Start the time daemon that is installed, and wait until it has set the clock."""
     del items, parameters
     for name in _CLOCK_UNITS:

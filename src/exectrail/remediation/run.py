@@ -16,11 +16,11 @@ from urllib.parse import quote
 import msgspec
 
 from exectrail.compliance import run as compliance
-from exectrail.compliance.hostile import printable, printable_lines
 from exectrail.compliance.model import ExitCode
 from exectrail.compliance.requirements import Requirements, load_profile
 from exectrail.compliance.waivers import WaiverBook
 from exectrail.errors import UsageError
+from exectrail.printable import printable, printable_lines
 from exectrail.remediation import decide
 from exectrail.remediation.model import Became, Outcome
 

@@ -20,7 +20,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A node as plugins/modules/exec_agent_node.py has read it.
 
     `current` is where the link of that name leads, `digest` the sha256 of the program there.
-    `modes` are of the files by their names here. `active` and `enabled` are systemd's words,
+    `files` are the texts of configuration, unit and command, `modes` theirs. `active` and `enabled`
+    are systemd's words,
     `process` the state letter of the main process and `age` its seconds; `newer` are files that
     were written after it has started. `status` is its status file, `silent` the seconds since it
     was written. `traces` are paths of an installation that exist, `held` those with what it has
@@ -36,9 +37,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     sensor: str
     current: str
     digest: str
-    configuration: str
-    unit: str
-    command: str
+    files: dict[str, str]
     modes: dict[str, str]
     log_modes: dict[str, str]
     active: str
@@ -54,7 +53,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is to have; texts are whole files, `digest` is the program's sha256."""
+    """What a node is to have; `files` are as in `Node`, those of each sensor."""
 
     state: Literal["present", "absent"]
     python: str
@@ -64,16 +63,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     release: str = ""
     digest: str = ""
-    configuration: str = ""
-    unit: str = ""
-    command: str = ""
+    files: dict[str, dict[str, str]] = {}
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Whether there is anything to do, and why.
 
     `kind` is one word for it; `restart` says that the running agent has to go even if no file
-    changes; `refusals` are why it can't or may not be done.
+    changes; `refusals` are why it can't or may not be done. `sensor` is the one that is expected,
+    `trial` the one that a self-test is to try before, if any.
     """
 
     kind: Literal["nothing", "install", "upgrade", "downgrade", "repair", "remove"]
@@ -81,12 +79,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     restart: bool = False
     reasons: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    sensor: str = ""
+    trial: str = ""
 
 
 def decide(node: Node, wanted: Wanted) -> Decision:
     """Compare what is there with what is wanted. Pure."""
     if wanted.state == "absent":
-        left = [*node.traces, *(node.held if wanted.remove_logs else ())]
+        left = _left(node, wanted)
         return Decision(
             kind="remove" if left else "nothing",
             work=bool(left),
@@ -102,18 +102,51 @@ def decide(node: Node, wanted: Wanted) -> Decision:
         restart=bool(node.newer or (unhealthy and not _young(node))),
         reasons=tuple(reasons),
         refusals=tuple(refusals),
+        sensor=_sensor(node, wanted),
+        trial=_trial(node, wanted),
     )
+
+
+def changes(node: Node, wanted: Wanted, sensor: str) -> list[tuple[str, str, str]]:
+    """Give what changes where this sensor works: its name, and its texts before and after."""
+    if wanted.state == "absent":
+        return [("paths", "".join(f"{path}\n" for path in _left(node, wanted)), "")]
+    pairs = [(name, node.files[name], text) for name, text in wanted.files[sensor].items()]
+    pairs.append(("program", node.current, wanted.release))
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def version(node: Node) -> str:
     """Give the version that is installed; "" if none is."""
-    return node.current.rpartition("/")[2].rpartition("-")[0]
+    return _release(node).rpartition("-")[0]
+
+
+def _left(node: Node, wanted: Wanted) -> list[str]:
+    return [*node.traces, *(node.held if wanted.remove_logs else ())]
+
+
+def _sensor(node: Node, wanted: Wanted) -> str:
+    if wanted.sensor != "auto":
+        return wanted.sensor
+    return node.sensor or ("bpf" if node.bpf else "audit")
+
+
+def _trial(node: Node, wanted: Wanted) -> str:
+    if node.sensor == "audit":
+        # There is one kernel audit: a self-test with it would disturb the agent that runs.
+        return "bpf" if wanted.sensor != "audit" and node.bpf else ""
+    proven = node.sensor == "bpf" and wanted.sensor != "audit" and _release(node) == wanted.release
+    return "" if proven else wanted.sensor
+
+
+def _release(node: Node) -> str:
+    return node.current.rpartition("/")[2]
 
 
 def _kind(node: Node, wanted: Wanted) -> Literal["install", "upgrade", "downgrade", "repair"]:
     if not node.current:
         return "install"
-    if node.current.rpartition("/")[2] == wanted.release:
+    if _release(node) == wanted.release:
         return "repair"
     return "downgrade" if is_older(wanted.version, version(node)) else "upgrade"
 
@@ -144,13 +177,13 @@ def _differences(node: Node, wanted: Wanted) -> list[str]:
     if not node.current:
         return ["no agent is installed"]
     found = []
-    if node.current.rpartition("/")[2] != wanted.release:
-        found.append(f"{node.current.rpartition('/')[2]} is installed, not {wanted.release}")
+    if _release(node) != wanted.release:
+        found.append(f"{_release(node)} is installed, not {wanted.release}")
     elif node.digest != wanted.digest:
         found.append("its program is not the one that was installed")
-    for name in ("configuration", "unit", "command"):
-        if getattr(node, name) != getattr(wanted, name):
-            found.append(f"its {name} is another" if getattr(node, name) else f"it has no {name}")
+    for name, text in wanted.files[_sensor(node, wanted)].items():
+        if node.files[name] != text:
+            found.append(f"its {name} is another" if node.files[name] else f"it has no {name}")
         elif node.modes.get(name) != _MODES[name]:
             found.append(f"its {name} has mode {node.modes.get(name)}")
     found += [f"{path} has mode {mode}" for path, mode in sorted(node.log_modes.items())]

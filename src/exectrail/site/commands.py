@@ -109,9 +109,7 @@ def upgrade(**given: Any) -> int:
 @click.command(epilog=_EXIT_CODES + live.ANSIBLE, short_help="Take agents and policy out again.")
 @_options(_RUN)
 @click.option("--purge", is_flag=True, default=None, help="List what was recorded, and stop.")
-@click.option(
-    "--confirm", is_flag=True, default=None, help="With --purge: delete it. Needs --purge."
-)
+@click.option("--confirm", is_flag=True, default=None, help="With --purge: delete it.")
 def uninstall(**given: Any) -> int:
     """Take agents and audit policy out again. What was recorded stays, unless purged."""
     return _run("uninstall", given)
@@ -151,10 +149,8 @@ def variables(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(name: str, given: Mapping[str, Any]) -> int:
     inventory, directory = given["inventory"], given["report_dir"]
-    playbook.check_inventories(inventory)
+    arguments = playbook.selecting(inventory, given["limit"])
     run_id = uuid.uuid4().hex
-    arguments = [argument for source in inventory for argument in ("-i", source)]
-    arguments += ["--limit", given["limit"]] if given["limit"] else []
     arguments += [f"--{name}" for name in ("check", "diff") if given[name]]
     more = {"install_report_dir": str(directory.absolute()), "install_run_id": run_id}
     interrupted = playbook.run(

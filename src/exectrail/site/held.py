@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from exectrail.compliance.hostile import printable
+from exectrail.printable import printable
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 1000

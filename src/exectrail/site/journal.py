@@ -22,9 +22,9 @@ _NAME = "journal.jsonl"
 
 Mode = Literal["site", "install", "upgrade", "uninstall"]
 Step = Literal["preflight", "agent", "policy"]
-Outcome = Literal["kept", "planned", "done", "left", "failed"]
+Outcome = Literal["kept", "planned", "done", "left", "failed", "lost"]
 """`kept`: nothing to do; `planned`: about to be changed, which has not ended; `left`: not touched
-because of others."""
+because of others; `lost`: could not be reached."""
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from exectrail.audit_policy.rollout import run
 from exectrail.audit_policy.rollout.model import Master, Plan
-from exectrail.compliance.hostfold import fold
 from exectrail.compliance.model import Report
 from exectrail.compliance.render import json as report_file
 from exectrail.errors import UsageError
+from exectrail.hostnames import fold
 from exectrail.site import journal, summary
 from exectrail.site.journal import Mode, Note
 
@@ -66,13 +66,19 @@ def _told(plan: Mapping[str, Any]) -> str:
     return done
 
 
-def policy(host: str, plan: Plan) -> Note:
-    """Note what a roll-out that has ended well has done on one master."""
+def policy(host: str, plan: Plan, *, resumed: bool = False) -> Note:
+    """Note what a roll-out that has ended well has done on one master.
+
+    `resumed` says that it has ended first what another run had begun there.
+    """
     if plan.not_applicable:
         detail = f"not applicable: {plan.not_applicable}"
         return Note(host=host, step="policy", outcome="kept", detail=detail)
     if host in plan.changes:
         return Note(host=host, step="policy", outcome="done", detail=_change(host, plan))
+    if resumed:
+        detail = "completed, what an interrupted run had begun"
+        return Note(host=host, step="policy", outcome="done", detail=detail)
     return Note(host=host, step="policy", outcome="kept", detail="as it should be")
 
 

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from exectrail.compliance.hostfold import fold
 from exectrail.errors import UsageError
+from exectrail.hostnames import fold
 
 Options = Mapping[str, Mapping[str, Any]]
 """The options of a role's argument_specs.yml."""

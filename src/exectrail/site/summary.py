@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from exectrail.compliance.hostfold import fold
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.model import ExitCode, HostState, Report, Severity, Status
 from exectrail.compliance.verdict import gating
+from exectrail.hostnames import fold
+from exectrail.printable import printable
 from exectrail.site.journal import Journal, Mode, Note
 
 _LINES = 14
 """How many findings are shown; the files have all."""
 _WORDS = {"preflight": "preflight", "agent": "agent", "policy": "audit policy"}
+_UNKNOWN = ("planned", "lost")
+"""Outcomes after which nobody knows how the node is."""
+_SENTENCE = re.compile(r"[A-Z].*?(?:\.(?=\s)|:\n(?:[^#\n]+)?|\Z)", re.DOTALL)
+"""With the command that it leads to."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +76,8 @@ def build(
     """Sum a run up. `reports` are those of this run, by ``preflight`` and ``verify``."""
     begun = journal.begun
     found = tuple(_node(host, journal, reports) for host in begun.nodes)
-    codes = [ExitCode.UNKNOWN if interrupted else ExitCode.FIT]
+    gone = any(note.outcome in _UNKNOWN for note in journal.notes.values())
+    codes = [ExitCode.UNKNOWN if interrupted or gone else ExitCode.FIT]
     codes += [ExitCode.UNFIT for one in found if any(each.gates for each in one.left)]
     if "verify" in reports:
         codes.append(reports["verify"].exit_code)
@@ -96,7 +102,7 @@ def _node(host: str, journal: Journal, reports: Mapping[str, Report]) -> NodeSum
     left = [
         _broken(note)
         for note in notes
-        if note.outcome in {"failed", "planned", "left"}
+        if note.outcome in {"failed", "left", *_UNKNOWN}
         # The report says it better.
         and not (note.step == "preflight" and "preflight" in reports)
     ]
@@ -123,10 +129,10 @@ def _node(host: str, journal: Journal, reports: Mapping[str, Report]) -> NodeSum
 def _broken(note: Note) -> Finding:
     what = _WORDS[note.step]
     if note.outcome == "planned":
-        said = "the change has not come to its end: it was interrupted, or the node went away"
+        said = "not brought to its end: the run was interrupted, or the node went away"
         return Finding(what=f"{what}: {said}", fix="Run again.", gates=True)
     detail = printable(note.detail.strip().replace("\n", " | "), limit=400)
-    return Finding(what=f"{what}: {detail}", fix=note.fix, gates=note.outcome == "failed")
+    return Finding(what=f"{what}: {detail}", fix=note.fix, gates=note.outcome != "left")
 
 
 def _findings(host: str, report: Report, *, preflight: bool) -> list[Finding]:
@@ -136,6 +142,7 @@ def _findings(host: str, report: Report, *, preflight: bool) -> list[Finding]:
             continue
         if one.state is not HostState.CHECKED:
             found.append(Finding(what=one.problem, fix=one.fix, gates=True))
+            continue
         for result in one.results:
             if result.status in {Status.FAIL, Status.ERROR, Status.WARN} and not result.waived:
                 # Preflight lets pass what is no blocker, whatever else its profile asks for.
@@ -167,6 +174,8 @@ def render(summary: Summary) -> str:
     lines += _by_nodes((node.verified, node.host) for node in summary.nodes if node.verified)
     if summary.left_out:
         lines.append(f"   {fold(summary.left_out, limit=4)}: in none of the two groups, left alone")
+    if summary.interrupted:
+        lines.append("!! Run it again: what was begun is completed, what is right is left alone.")
     lines += _left(summary)
     return "\n".join(lines) + "\n"
 
@@ -177,18 +186,23 @@ def _left(summary: Summary) -> list[str]:
         for finding in node.left:
             found.setdefault(finding, []).append(node.host)
     if not found:
-        return ["   Nothing is left to do."]
+        return [] if summary.interrupted else ["   Nothing is left to do."]
     lines = ["-- Left to do"]
     ordered = sorted(found.items(), key=lambda item: not item[0].gates)
     for finding, hosts in ordered[: _LINES // 2]:
         mark = "!!" if finding.gates else "  "
         lines.append(f"{mark} {fold(hosts, limit=4)}: {printable(finding.what, limit=300)}")
         if finding.fix:
-            steps = "; ".join(line.strip() for line in finding.fix.splitlines() if line.strip())
-            lines.append(f"      {printable(steps, limit=200)}")
+            lines.append(f"      {printable(_beginning(finding.fix), limit=300)}")
     if len(ordered) > _LINES // 2:
         lines.append(f"   and {len(ordered) - _LINES // 2} more, in the reports")
     return lines
+
+
+def _beginning(fix: str) -> str:
+    """Give the first sentence of what to do, or the first command; the report has it all."""
+    sentence = _SENTENCE.match(fix)
+    return " ".join((sentence[0] if sentence else fix.partition("\n")[0]).split())
 
 
 def _by_nodes(told: Iterable[tuple[str, str]]) -> list[str]:

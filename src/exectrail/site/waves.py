@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from exectrail.errors import UsageError
 
@@ -42,12 +42,14 @@ def _size(given: int | str, total: int) -> int:
     )
 
 
-def may_go_on(*, waves_done: int, failed: int, total: int, percentage: int) -> bool:
-    """Say whether the next wave may begin after so many of `total` hosts have failed.
+def may_go_on(
+    *, first: Collection[str], failed: Collection[str], total: int, percentage: int
+) -> bool:
+    """Say whether the next wave may begin after some of `total` hosts have `failed`.
 
-    A failure in the first wave ends it, whatever the share: that wave is there to try. Only who
+    A failure in the `first` wave ends it, whatever the share: that wave is there to try. Only who
     allows for all to fail goes on then.
     """
     if percentage >= _ALL or not failed:
         return True
-    return waves_done > 1 and failed * _ALL <= percentage * total
+    return set(failed).isdisjoint(first) and len(failed) * _ALL <= percentage * total

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from importlib import resources
 from pathlib import Path
 
 import click
 
-from exectrail.compliance import bundle, fleet, live, run
+from exectrail.compliance import live, run
 from exectrail.compliance.model import Report
 from exectrail.compliance.render import json
 from exectrail.errors import UsageError
+from exectrail.nodes import fleet, script
 from exectrail.status import model, render
 
 _SECONDS = 15.0
@@ -26,7 +26,8 @@ Exit codes:
   2  one is not
   3  a node could not be asked
   4  the request itself is wrong, or no host matched
-"""
+""",
+    short_help="Show at a glance how every node is.",
 )
 @live.inventory_option
 @live.limit_option
@@ -44,8 +45,7 @@ def status(
     """
     fit = model.fitness(_last(report_dir))
     known = fleet.load(inventory, limit)
-    source = resources.files("exectrail.status").joinpath("on_node.py").read_text(encoding="utf-8")
-    line = bundle.as_argument(source)
+    line = script.as_argument(script.program(Path(__file__).parent, {"on_node": {}}))
     lines = dict.fromkeys(known.selected, line)
     with contextlib.closing(fleet.ask(known, lines, seconds=_SECONDS)) as answers:
         nodes = [model.row(answer, fit.get(answer.host, "")) for answer in answers]

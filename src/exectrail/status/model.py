@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 import msgspec
 
-from exectrail.compliance.bundle import NO_PYTHON
-from exectrail.compliance.fleet import Answer
 from exectrail.compliance.model import ExitCode, Report
-from exectrail.compliance.reachability import explain
 from exectrail.compliance.verdict import judge
+from exectrail.nodes import script
+from exectrail.nodes.fleet import Answer
+from exectrail.nodes.reachability import explain
 
 _STALE = 30.0
 """Seconds after which a status that was not rewritten tells nothing; the agent's own bound."""
@@ -86,8 +86,7 @@ def row(answer: Answer, fit: str) -> Node:
     said = None if answer.unreachable else _said(answer.out)
     if said is None:
         words = f"{answer.out}\n{answer.err}\n{answer.unreachable}"
-        no_python = NO_PYTHON in words
-        why = "it has no Python 3" if no_python else explain(words, answer.host).problem
+        why = explain(words, answer.host).problem
         return Node(host=answer.host, agent=State.UNREACHABLE, fit=fit, why=why)
     agent, why = _agent(said)
     about = said.status
@@ -108,12 +107,9 @@ def row(answer: Answer, fit: str) -> Node:
 
 
 def _said(out: str) -> Said | None:
-    for line in out.splitlines():
-        if line.startswith('{"answer"'):
-            try:
-                return msgspec.convert(json.loads(line)["answer"], Said)
-            except (ValueError, msgspec.ValidationError):
-                return None
+    for answer in script.answers(out):
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(answer, Said)
     return None
 
 

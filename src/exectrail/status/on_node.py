@@ -1,4 +1,4 @@
-"""How the agent and the audit policy of one node are, printed as one line of JSON.
+"""How the agent and the audit policy of one node are.
 
 Sent to the node as a program: Python 3.6, standard library, only reads, judges nothing.
 """
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 
 UNIT = "exectrail-agent.service"
@@ -77,11 +76,11 @@ def policy():
     )
 
 
-def main():
-    """Print it."""
+def main(_request):
+    """Give all of it."""
     found = unit()
     status = text(STATUS)
-    answer = {
+    return {
         "now": time.time(),
         "loaded": found.get("LoadState") == "loaded",
         "active": found.get("ActiveState", ""),
@@ -89,8 +88,3 @@ def main():
         "status": json.loads(status) if status else None,
         "policy": policy(),
     }
-    sys.stdout.write(json.dumps({"answer": answer}) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from exectrail.compliance.hostfold import fold, in_order
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.render.layout import columns
+from exectrail.hostnames import fold, in_order
+from exectrail.printable import printable
 from exectrail.status.model import Node, State, exit_code
 
 _HEAD = ("node", "fit", "agent", "sensor", "version", "policy", "last record", "lost")

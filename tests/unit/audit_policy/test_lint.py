@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from exectrail.audit_policy.findings import SEVERITIES, Finding
 from exectrail.audit_policy.lint import LintedPolicy, load
+from exectrail.audit_policy.lint.findings import SEVERITIES, Finding
 from exectrail.errors import UsageError
 
 HEAD = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy"}

@@ -7,9 +7,9 @@ from itertools import combinations, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exectrail.audit_policy.lint.reach import Target, decides, takers
+from exectrail.audit_policy.lint.schema import SchemaReader
 from exectrail.audit_policy.policy import GroupResources, Policy, Request, Rule, decide
-from exectrail.audit_policy.reach import Target, decides, takers
-from exectrail.audit_policy.schema import SchemaReader
 from tests.oracle import generate
 
 USERS = ("u1", "u2")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exectrail.audit_policy.source import Source
-from exectrail.compliance import yamlfile
+from exectrail import yamlfile
+from exectrail.audit_policy.lint.source import Source
 
 
 def source(tmp_path: Path, text: str) -> Source:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from exectrail.compliance.checks import CHECKS
-from exectrail.compliance.checks.registry import Parameters, check, nothing_to_set
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.checks.registry import plain_check
+from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.model import Evidence, Status
 from tests.unit.compliance.installed import PROFILE, UNREADABLE, findings, installed, results, saved
 
@@ -103,20 +103,19 @@ def test_a_node_that_told_nothing_has_an_error_at_the_head_of_each_chain() -> No
 
 
 def test_the_chain_of_a_check_is_known_to_the_table() -> None:
-    kind = nothing_to_set("OfThisTest", "nothing")
-    assert kind().expected() == "nothing"
-
-    def judge(_items: Items, _parameters: Parameters) -> Any:
+    def judge(_items: Items) -> Any:
         """Say so."""
         raise Unreadable("a", "b")
 
     try:
-        chained = check("test.first", kind, after=("agent.installed",))(judge)
+        chained = plain_check("test.first", "nothing", after=("agent.installed",))(judge)
+        parameters = CHECKS["test.first"].parameters()
+        assert parameters.expected() == "nothing"
         assert chained.__doc__ == "Say so."
         items = Items(saved("worker").items, {})
         with pytest.raises(Unreadable):
-            chained(items, kind())
-        assert chained(Items({}, {}), kind()).status is Status.SKIP
+            chained(items, parameters)
+        assert chained(Items({}, {}), parameters).status is Status.SKIP
     finally:
         CHECKS.pop("test.first", None)
 

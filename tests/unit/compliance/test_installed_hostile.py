@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exectrail.compliance.items import Items
+from exectrail.compliance.items.access import Items
 from exectrail.compliance.model import Status
 from tests.unit.compliance.installed import PROFILE, UNREADABLE, installed, results, saved
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from exectrail.compliance import collected, installation, run
-from exectrail.compliance.bundle import NO_PYTHON
+from exectrail.compliance import collect, run
 from exectrail.compliance.model import HostState, Severity, Status, Verdict, Waiver
 from exectrail.compliance.verdict import blocked
 from exectrail.compliance.verification import narrow
+from exectrail.nodes.reachability import NO_PYTHON
 from tests.unit.compliance.test_verdict import EXPIRED, VALID, host, report, result
 
 
 def _line(**items: object) -> str:
-    return json.dumps({"changed": False, "evidence": {"schema": 1, "items": items}})
+    return json.dumps({"answer": {"schema": 1, "items": items}}, separators=(",", ":"))
 
 
 def test_every_line_of_evidence_counts_and_no_other() -> None:
     out = f"Last login: today\n{_line(a=1)}\n{{half a line\n{_line(b={'unreadable': 'x'})}\n"
 
-    found = collected.from_output("n", out, "", groups=("masters",), variables={"asked": 1.0})
+    found = collect.from_output("n", out, "", groups=("masters",), variables={"asked": 1.0})
 
     assert found.items == {"a": 1, "b": {"unreadable": "x"}}
     assert (found.state, found.groups) == (HostState.CHECKED, ("masters",))
@@ -28,14 +28,14 @@ def test_every_line_of_evidence_counts_and_no_other() -> None:
 
 
 def test_a_node_without_python_was_reached() -> None:
-    found = collected.from_output("n", NO_PYTHON, "")
+    found = collect.from_output("n", NO_PYTHON, "")
 
     assert found.state is HostState.CHECKED
-    assert found.problem == "the node has no Python 3"
+    assert found.problem == "it has no Python 3"
 
 
 def test_a_node_that_says_something_else_was_not() -> None:
-    found = collected.from_output("n", "", "Permission denied (publickey).")
+    found = collect.from_output("n", "", "Permission denied (publickey).")
 
     assert found.state is HostState.UNREACHABLE
     assert found.problem == "ssh refused the login"
@@ -92,9 +92,12 @@ def test_what_is_known_of_a_node_before_it_is_asked(tmp_path: Path) -> None:
     row = {"mark": "m", "namespace": "n", "pod": "p", "container": "c", "node": "a", "problem": ""}
     (tmp_path / "canary.json").write_text(json.dumps({"hosts": {"a": row}}))
 
-    known = installation.variables(tmp_path, "a")
+    known = collect.known_before(tmp_path, "a")
 
     assert known == {"inventory_addresses": ["192.0.2.1", "a", "b"], "canary": row}
-    assert installation.requests(known) == {"installation_evidence": {"canary": row}}
-    assert "canary" not in installation.variables(tmp_path, "b")
-    assert installation.requests({}) == {"installation_evidence": {"canary": None}}
+    assert collect.verification(known)["installation_evidence"] == {"canary": row}
+    assert "canary" not in collect.known_before(tmp_path, "b")
+    assert collect.verification({}) == {
+        "node_evidence": {},
+        "installation_evidence": {"canary": None},
+    }

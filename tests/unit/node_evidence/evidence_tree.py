@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.unit.scripts import MODULES, load
+
 if TYPE_CHECKING:
-    from types import ModuleType
+    pass
 
-SCRIPT = Path(__file__).parents[3] / "plugins" / "modules" / "node_evidence.py"
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("exectrail_node_evidence", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+SCRIPT = MODULES / "node_evidence.py"
 
 
-MODULE = _load()
+MODULE = load("node_evidence")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ HOSTILE = [
     pytest.param(Fifo(), "not a regular file but a fifo", id="fifo"),
     pytest.param(Socket(), "not a regular file but a socket", id="socket"),
     pytest.param(Directory(), "not a regular file but a directory", id="directory"),
-    pytest.param(Sparse(1 << 30), "too large (1073741824 bytes", id="sparse-gigabyte"),
+    pytest.param(Sparse(1 << 30), "too large (at most", id="sparse-gigabyte"),
     pytest.param(b"ID=x\0\x01\x02", "binary", id="binary"),
     pytest.param(Link("os-release"), "Too many levels of symbolic links", id="symlink-loop"),
 ]

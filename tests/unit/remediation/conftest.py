@@ -6,17 +6,15 @@ hold their version.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "plugins" / "modules" / "node_repair.py"
+from tests.unit.scripts import load
+
 WANTS = "etc/systemd/system/timers.target.wants"
 
 
@@ -24,23 +22,12 @@ class Killed(BaseException):
     """Stands for the end of the process in the middle: nothing may catch it."""
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("exectrail_node_repair", SCRIPT)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    written = sys.dont_write_bytecode
-    spec.loader.exec_module(loaded)
-    sys.dont_write_bytecode = written
-    return loaded
-
-
 class Machine:
     """The node, and the script as it is sent to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.module = load()
+        self.module = load("node_repair")
         self.candidate = "1.1.0"
         self.fresh = False
         self.broken: set[str] = set()

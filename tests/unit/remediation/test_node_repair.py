@@ -421,18 +421,8 @@ def test_the_resolver_s_own_nameservers_are_told_apart(
     assert not seen("Global: 10.0.0.1\nLink 2 (eth0):\n")["links"]
 
 
-def test_the_script_answers_one_line_as_it_is_sent(node: Machine, capsys: Any) -> None:
-    request = {"do": "undo", "check": "node.test", "dry": True}
-    node.module.main(request, str(node.root))
-    node.module.main({**request, "do": "look"}, str(node.root))
-
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == '{"changed":false,"answer":{"changes":null}}'
-    assert second == '{"failed":true,"msg":"KeyError: \'paths\'"}'
-
-
 def test_a_program_is_waited_for_with_patience() -> None:
-    node = load().Node()
+    node = load("node_repair").Node()
 
     assert node.run(["sh", "-c", "echo $LC_ALL"]) == "C\n"
     assert node.start(["sh", "-c", "echo out; echo err >&2; exit 3"]) == (3, "out\n", "err\n")

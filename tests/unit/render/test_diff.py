@@ -7,8 +7,8 @@ import datetime as dt
 
 import pytest
 
-from exectrail.compliance.diff import Change, compare, render_diff
 from exectrail.compliance.model import HostReport, HostState, Result
+from exectrail.compliance.render.diff import Change, compare, render_diff
 from tests.unit.render.reports import HOSTILE, golden, hostile_report, node, report, result, saved
 from tests.unit.render.reports import waiver as _waiver
 

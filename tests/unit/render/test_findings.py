@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from exectrail.compliance.findings import Rank, group, rank
 from exectrail.compliance.model import HostReport, HostState, Result, Severity
+from exectrail.compliance.render.findings import Rank, group, rank
 from tests.unit.render.reports import node, report, result, waiver
 
 EXPIRED = waiver(expired=True, expires=dt.date(2026, 1, 1))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exectrail.compliance.hostile import printable, printable_lines
+from exectrail.printable import printable, printable_lines
 from tests.unit.render.reports import HOSTILE
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from exectrail.site.agent import Decision, Node, Wanted, decide
+from exectrail.site.agent import Decision, Node, Wanted, changes, decide
 
 DIGEST = "ab" * 32
 RELEASE = f"1.2.0-{DIGEST[:12]}"
+FILES = {"configuration": "conf", "unit": "unit", "command": "command"}
 WANTED = Wanted(
     state="present",
     python="/usr/bin/python3",
@@ -20,9 +21,7 @@ WANTED = Wanted(
     version="1.2.0",
     release=RELEASE,
     digest=DIGEST,
-    configuration="conf",
-    unit="unit",
-    command="command",
+    files=dict.fromkeys(("bpf", "audit"), FILES),
 )
 STATUS = {"pid": 7, "written": 1.0, "started": 1.0, "canary": 5.0, "sensor": "bpf", "reasons": []}
 GOOD: dict[str, Any] = {
@@ -35,9 +34,7 @@ GOOD: dict[str, Any] = {
     "sensor": "bpf",
     "current": f"/usr/lib/exectrail-agent/{RELEASE}",
     "digest": DIGEST,
-    "configuration": "conf",
-    "unit": "unit",
-    "command": "command",
+    "files": FILES,
     "modes": {"configuration": "0600", "unit": "0644", "command": "0755"},
     "log_modes": {},
     "active": "active",
@@ -55,9 +52,7 @@ VIRGIN = {
     "sensor": "",
     "current": "",
     "digest": "",
-    "configuration": "",
-    "unit": "",
-    "command": "",
+    "files": dict.fromkeys(FILES, ""),
     "modes": {},
     "active": "inactive",
     "enabled": "",
@@ -80,7 +75,7 @@ def because(**reasons: Any) -> dict[str, Any]:
 
 
 def test_what_is_right_needs_nothing() -> None:
-    assert decided() == Decision(kind="nothing", work=False)
+    assert decided() == Decision(kind="nothing", work=False, sensor="bpf")
 
 
 def test_a_virgin_node_gets_the_agent() -> None:
@@ -93,9 +88,9 @@ def test_a_virgin_node_gets_the_agent() -> None:
     ("change", "reason", "restart"),
     [
         ({"digest": "cd" * 32}, "its program is not the one that was installed", False),
-        ({"configuration": "other"}, "its configuration is another", False),
-        ({"unit": ""}, "it has no unit", False),
-        ({"command": ""}, "it has no command", False),
+        ({"files": FILES | {"configuration": "other"}}, "its configuration is another", False),
+        ({"files": FILES | {"unit": ""}}, "it has no unit", False),
+        ({"files": FILES | {"command": ""}}, "it has no command", False),
         ({"modes": GOOD["modes"] | {"configuration": "0644"}}, "configuration has mode", False),
         ({"log_modes": {"/var/log/exectrail": "0755"}}, "/var/log/exectrail has mode 0755", False),
         ({"active": "inactive"}, "its service is inactive", True),
@@ -165,6 +160,37 @@ def test_who_can_not_have_it_is_refused(change: dict[str, Any], sensor: Any, say
 
     assert found.work
     assert says in found.refusals[0]
+
+
+@pytest.mark.parametrize(
+    ("sensor", "change", "expected", "trial"),
+    [
+        ("auto", {}, "bpf", ""),
+        ("auto", {"current": "1.1.0-0"}, "bpf", "auto"),
+        ("auto", {"sensor": ""}, "bpf", "auto"),
+        ("auto", {"sensor": "", "bpf": False}, "audit", "auto"),
+        # A self-test with the audit sensor would disturb the agent that runs.
+        ("auto", {"sensor": "audit", "current": "1.1.0-0", "bpf": False}, "audit", ""),
+        ("auto", {"sensor": "audit"}, "audit", "bpf"),
+        ("audit", {"sensor": "audit", "current": "1.1.0-0"}, "audit", ""),
+        ("bpf", {"sensor": "audit"}, "bpf", "bpf"),
+        ("audit", {}, "audit", "audit"),
+    ],
+)
+def test_a_sensor_is_tried_unless_it_has_proved_itself(
+    sensor: Any, change: dict[str, Any], expected: str, trial: str
+) -> None:
+    found = decided(msgspec.structs.replace(WANTED, sensor=sensor), **change)
+
+    assert (found.sensor, found.trial) == (expected, trial)
+
+
+def test_what_changes_is_shown() -> None:
+    node = msgspec.convert(GOOD | {"files": FILES | {"unit": "old"}, "current": ""}, Node)
+
+    assert changes(node, WANTED, "bpf") == [("unit", "old", "unit"), ("program", "", RELEASE)]
+    gone = msgspec.structs.replace(WANTED, state="absent")
+    assert changes(node, gone, "") == [("paths", "/usr/lib/exectrail-agent\n", "")]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from exectrail.audit_policy.rollout.model import Change, Plan
@@ -63,7 +64,8 @@ def test_check_mode_says_what_would_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "code"), [("failed", 2), ("planned", 2), ("left", 0), ("kept", 0), ("done", 0)]
+    ("done", "code"),
+    [("failed", 2), ("planned", 3), ("lost", 3), ("left", 0), ("kept", 0), ("done", 0)],
 )
 def test_a_failure_decides_the_exit_code(done: journal.Outcome, code: int) -> None:
     assert of(note("w1", done, "it broke"), note("w2", "kept")).exit_code == code
@@ -88,7 +90,38 @@ def test_an_interrupted_run_is_unknown() -> None:
     made = summary.build(known, {}, finished=NOW, interrupted=True)
 
     assert made.exit_code == 3
-    assert "has not come to its end" in summary.render(made)
+    assert "Run it again" in summary.render(made)
+    assert "not brought to its end" in summary.render(made)
+    nothing = summary.build(
+        journal.Journal(begun=begun(), notes={}), {}, finished=NOW, interrupted=True
+    )
+    assert "Nothing is left" not in summary.render(nothing)
+
+
+@pytest.mark.parametrize(
+    ("fix", "told"),
+    [
+        ("Find it,\nand go. Then\nls", "Find it, and go."),
+        ("Find it, and\ngo:\nls -l /x.y\ndf", "Find it, and go: ls -l /x.y"),
+        ("Find it:\n# here:\nls", "Find it:"),
+        ("ls /x: y\ndf", "ls /x: y"),
+    ],
+)
+def test_what_to_do_is_told_by_whole_sentences_and_commands(fix: str, told: str) -> None:
+    made = msgspec.structs.replace(
+        of(),
+        nodes=(
+            summary.NodeSummary(
+                host="w1",
+                changed=False,
+                verified="",
+                steps=(),
+                left=(summary.Finding(what="broken", fix=fix, gates=True),),
+            ),
+        ),
+    )
+
+    assert summary.render(made).splitlines()[-1].strip() == told
 
 
 def test_a_thousand_nodes_are_twenty_lines() -> None:
@@ -184,8 +217,11 @@ def test_masters_before_the_one_that_failed_are_changed_and_those_after_it_not()
 
 
 def test_a_roll_out_that_ended_well_is_told_of_each_master() -> None:
-    assert outcome.policy("m1", Plan(changes={"m1": CHANGE})).detail == "changed (the manifest)"
-    assert outcome.policy("m2", Plan(changes={"m1": CHANGE})).outcome == "kept"
+    plan = Plan(changes={"m1": CHANGE})
+
+    assert outcome.policy("m1", plan).detail == "changed (the manifest)"
+    assert outcome.policy("m2", plan).outcome == "kept"
+    assert outcome.policy("m2", plan, resumed=True).outcome == "done"
     assert "not applicable: k3s" in outcome.policy("m1", Plan(not_applicable="k3s")).detail
 
 

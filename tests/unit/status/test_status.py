@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from exectrail.compliance.bundle import NO_PYTHON
-from exectrail.compliance.fleet import Answer
+from exectrail.nodes.fleet import Answer
+from exectrail.nodes.reachability import NO_PYTHON
 from exectrail.status import on_node, render
 from exectrail.status.model import Node, State, exit_code, row
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from exectrail.audit_policy.manifest_settings import ENV_NAME, FLAGS, PATH_FLAG, POLICY_FLAG
+from exectrail.audit_policy.manifest.settings import ENV_NAME, FLAGS, PATH_FLAG, POLICY_FLAG
 from exectrail.errors import UsageError
 
 _WITH_ENVIRONMENT = "kubeadm.k8s.io/v1beta4"

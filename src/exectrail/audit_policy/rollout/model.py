@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.errors import UsageError
 
 

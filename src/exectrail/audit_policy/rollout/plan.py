@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exectrail import versions
 from exectrail.audit_policy import manifest, profiles
 from exectrail.audit_policy.lint import LintedPolicy, load
-from exectrail.audit_policy.manifest_cluster_id import choose_cluster_id
-from exectrail.audit_policy.manifest_document import ManifestError
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.cluster_id import choose_cluster_id
+from exectrail.audit_policy.manifest.document import ManifestError
+from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.audit_policy.rollout import kubeadm, probe
 from exectrail.audit_policy.rollout.model import (
     Change,
@@ -27,8 +28,7 @@ from exectrail.audit_policy.rollout.model import (
     Unread,
     own_policy,
 )
-from exectrail.compliance import versions
-from exectrail.compliance.hostile import printable
+from exectrail.printable import printable
 
 _MEBIBYTE = 1024 * 1024
 _RECENT = 60

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exectrail.compliance.checks.registry import (
-    Outcome,
-    Parameters,
-    check,
-    listing,
-    nothing_to_set,
-)
+from exectrail.compliance.checks.registry import Outcome, check, listing, plain_check
 from exectrail.compliance.checks.sensor import ExecSensor, choose
-from exectrail.compliance.installed_shapes import (
+from exectrail.compliance.items.access import Items, Unreadable
+from exectrail.compliance.items.installed import (
     AGENT_CONFIG,
     AGENT_LOG,
     AGENT_PROCESS,
@@ -26,7 +21,6 @@ from exectrail.compliance.installed_shapes import (
     AgentStatus,
     Owned,
 )
-from exectrail.compliance.items import Items, Unreadable
 from exectrail.compliance.model import Status
 
 _STOPPED = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead", "X": "dead"}
@@ -43,10 +37,12 @@ _DIGITS = 12
 """Digits of its sha256 that a program's folder ends with."""
 
 
-@check("agent.installed", nothing_to_set("AgentInstalled", "the unit exectrail-agent.service"))
-def installed(items: Items, parameters: Parameters) -> Outcome:
+@plain_check(
+    "agent.installed",
+    "the unit exectrail-agent.service",
+)
+def installed(items: Items) -> Outcome:
     """Ask systemd for the unit."""
-    del parameters
     unit = items[AGENT_UNIT]
     if unit is None:
         return Outcome(Status.FAIL, "no systemd", "systemd does not run this node.")
@@ -55,18 +51,17 @@ def installed(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, unit.load, "The agent's unit is there.")
 
 
-@check(
+@plain_check(
     "agent.active",
-    nothing_to_set("AgentActive", "an agent that runs, and will after the next boot"),
+    "an agent that runs, and will after the next boot",
     after=("agent.installed",),
 )
-def active(items: Items, parameters: Parameters) -> Outcome:
+def active(items: Items) -> Outcome:
     """Pass if the unit is active and its main process is there and not stopped.
 
     A process that systemd itself has had to start again within the last ten seconds: fail. One that
     would not be started at the next boot: warn.
     """
-    del parameters
     unit = items[AGENT_UNIT]
     state = f"{unit.active} ({unit.sub})" if unit else ""
     if unit is None or (unit.active, unit.sub) != ("active", "running"):
@@ -88,14 +83,13 @@ def active(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, seen, "The agent runs.")
 
 
-@check(
+@plain_check(
     "agent.sees",
-    nothing_to_set("AgentSees", "a self-test of the agent that passes when it is asked for"),
+    "a self-test of the agent that passes when it is asked for",
     after=("agent.active",),
 )
-def sees(items: Items, parameters: Parameters) -> Outcome:
+def sees(items: Items) -> Outcome:
     """Pass if the agent's own program came back as an event after it was asked to start one."""
-    del parameters
     test = items[SELF_TEST]
     if test is None:
         raise Unreadable(SELF_TEST.name, "the agent was not asked: it did not run")
@@ -115,17 +109,16 @@ def sees(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, seen, "The agent has seen a program that it was asked to start.")
 
 
-@check(
+@plain_check(
     "agent.log",
-    nothing_to_set("AgentLog", "that self-test in the log, which root alone can read, in its cap"),
+    "that self-test in the log, which root alone can read, in its cap",
     after=("agent.sees",),
 )
-def log(items: Items, parameters: Parameters) -> Outcome:
+def log(items: Items) -> Outcome:
     """Look for the self-test's record, the owners and modes of folder and files, and their size.
 
     The cap is what the agent's configuration says: `max_size_mb` times `max_files`.
     """
-    del parameters
     test, found, config = items[SELF_TEST], items[AGENT_LOG], items[AGENT_CONFIG]
     if not (test and test.recorded):
         why = f" The agent says: {listing(said)}." if (said := _reasons(items)) else ""
@@ -153,14 +146,13 @@ def open_to(found: Owned, kind: str) -> list[str]:
     return told + ([] if found.mode == _MODES[kind] else [f"mode {found.mode}"])
 
 
-@check(
+@plain_check(
     "agent.healthy",
-    nothing_to_set("AgentHealthy", "an agent that says of itself that it is healthy"),
+    "an agent that says of itself that it is healthy",
     after=("agent.log",),
 )
-def healthy(items: Items, parameters: Parameters) -> Outcome:
+def healthy(items: Items) -> Outcome:
     """Take the agent at its word; past losses are agent.losses' business."""
-    del parameters
     if reasons := _reasons(items):
         return Outcome(
             Status.FAIL, "degraded", f"The agent says that it is degraded: {listing(reasons)}."
@@ -168,18 +160,17 @@ def healthy(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, "healthy", "The agent says that it is healthy.")
 
 
-@check(
+@plain_check(
     "agent.losses",
-    nothing_to_set("AgentLosses", "no Loss record of the last day"),
+    "no Loss record of the last day",
     after=("agent.log",),
 )
-def losses(items: Items, parameters: Parameters) -> Outcome:
+def losses(items: Items) -> Outcome:
     """Count the Loss records of the last day by cause: warn, and fail while it is losing.
 
     It is losing if the newest one is younger than a minute, unless nothing but what is over was
     lost: when the agent was killed, or a file of the log was rotated away or removed.
     """
-    del parameters
     found = items[LOSSES]
     if not found.causes:
         return Outcome(Status.PASS, "none", "Nothing was lost in the last day.")
@@ -194,14 +185,13 @@ def losses(items: Items, parameters: Parameters) -> Outcome:
     )
 
 
-@check(
+@plain_check(
     "agent.program",
-    nothing_to_set("AgentProgram", "the program that was installed, and an agent that runs it"),
+    "the program that was installed, and an agent that runs it",
     after=("agent.installed",),
 )
-def program(items: Items, parameters: Parameters) -> Outcome:
+def program(items: Items) -> Outcome:
     """Compare the program's sha256 with the name of its folder, and its age with the process's."""
-    del parameters
     found = items[AGENT_PROGRAM]
     if found is None:
         return Outcome(
@@ -244,17 +234,16 @@ def sensor(items: Items, parameters: ExecSensor) -> Outcome:
     return Outcome(Status.PASS, used, "The agent uses the audit sensor, as this node needs it.")
 
 
-@check(
+@plain_check(
     "cluster.canary",
-    nothing_to_set("ClusterCanary", "a record of the exec into the canary pod, as an exec"),
+    "a record of the exec into the canary pod, as an exec",
     after=("node.kubelet", "agent.log"),
 )
-def canary(items: Items, parameters: Parameters) -> Outcome:
+def canary(items: Items) -> Outcome:
     """Compare the agent's record with the exec into the canary pod of this node, if there was one.
 
     Namespace, pod, container and command must be its own, and the entry of type ``exec``.
     """
-    del parameters
     wanted = items.variables.get("canary")
     if not wanted:
         return Outcome(Status.SKIP, "not asked for", "There was no canary pod on this node.")

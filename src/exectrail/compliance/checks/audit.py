@@ -7,19 +7,14 @@ from typing import TypeVar
 
 import yaml
 
-from exectrail.audit_policy.manifest_settings import FLAGS
+from exectrail.audit_policy.lint.schema import SchemaReader
+from exectrail.audit_policy.manifest.settings import FLAGS
 from exectrail.audit_policy.policy import Policy
 from exectrail.audit_policy.rollout import kubeadm, probe
-from exectrail.audit_policy.schema import SchemaReader
 from exectrail.compliance.checks.agent import open_to
-from exectrail.compliance.checks.registry import (
-    Outcome,
-    Parameters,
-    check,
-    listing,
-    nothing_to_set,
-)
-from exectrail.compliance.installed_shapes import (
+from exectrail.compliance.checks.registry import Outcome, listing, plain_check
+from exectrail.compliance.items.access import Item, Items, Unreadable
+from exectrail.compliance.items.installed import (
     API_NODES,
     API_SERVER,
     APPLIED,
@@ -30,9 +25,8 @@ from exectrail.compliance.installed_shapes import (
     Applied,
     ClusterNode,
 )
-from exectrail.compliance.items import Item, Items, Unreadable
+from exectrail.compliance.items.node import DISTRIBUTION, KUBELET, ROLE
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import DISTRIBUTION, KUBELET, ROLE
 
 T = TypeVar("T")
 
@@ -51,16 +45,15 @@ _NO_STATIC_POD = ("k3s", "rke2", "k0s")
 """Distributions whose API server is no static pod of a kubelet, so that no policy is rolled out."""
 
 
-@check(
+@plain_check(
     "audit.server",
-    nothing_to_set("AuditServer", "an API server with the audit flags of the last roll-out"),
+    "an API server with the audit flags of the last roll-out",
 )
-def server(items: Items, parameters: Parameters) -> Outcome:
+def server(items: Items) -> Outcome:
     """Compare the running API server's arguments with the manifest that was rolled out last.
 
     Judged where the inventory says that there is a master, and wherever an API server is found.
     """
-    del parameters
     if (obstacle := _no_master(items)) is not None:
         return obstacle
     running = items[API_SERVER]
@@ -87,18 +80,17 @@ def server(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, seen, "The API server runs with the audit settings rolled out.")
 
 
-@check(
+@plain_check(
     "audit.policy",
-    nothing_to_set("AuditPolicy", "the policy that was rolled out, read by the running server"),
+    "the policy that was rolled out, read by the running server",
     after=("audit.server",),
 )
-def policy(items: Items, parameters: Parameters) -> Outcome:
+def policy(items: Items) -> Outcome:
     """Compare the policy file with the roll-out's, and its age with that of the server.
 
     A file that was written after the roll-out and after the server has started may not be what the
     server has read.
     """
-    del parameters
     found = items[POLICY]
     if found is None:
         return Outcome(Status.FAIL, "no file", "The policy file is gone.")
@@ -118,18 +110,17 @@ def policy(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, f"sha256 {found.sha256[:12]}", "The policy is the one rolled out.")
 
 
-@check(
+@plain_check(
     "audit.record",
-    nothing_to_set("AuditRecord", "an audit line for each request of ours, at the policy's level"),
+    "an audit line for each request of ours, at the policy's level",
     after=("audit.policy",),
 )
-def record(items: Items, parameters: Parameters) -> Outcome:
+def record(items: Items) -> Outcome:
     """Compare the level of each probe request's line in the log with what the policy decides.
 
     A request that the policy does not record must have no line. A policy that records none of them
     proves nothing: warn.
     """
-    del parameters
     found = _there(items, PROBES)
     rules = _policy(_there(items, POLICY).text)
     wrong, recorded = [], []
@@ -153,17 +144,16 @@ def record(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, listing(recorded), "The audit log tells of our requests.")
 
 
-@check(
+@plain_check(
     "audit.log",
-    nothing_to_set("AuditLog", "an audit log that root alone can read, within its cap"),
+    "an audit log that root alone can read, within its cap",
     after=("audit.server",),
 )
-def log(items: Items, parameters: Parameters) -> Outcome:
+def log(items: Items) -> Outcome:
     """Look at owner and mode of folder and log, and at what the log and its rotated files hold.
 
     The cap is that of the running server's flags: `maxbackup` files and one more of `maxsize` MiB.
     """
-    del parameters
     found, running = items[AUDIT_LOG], _there(items, API_SERVER)
     if found is None:
         return Outcome(Status.FAIL, "no file", "The API server writes its audit log to no file.")
@@ -186,16 +176,15 @@ def log(items: Items, parameters: Parameters) -> Outcome:
     return Outcome(Status.PASS, seen, "The audit log is for root alone and within its cap.")
 
 
-@check(
+@plain_check(
     "cluster.nodes",
-    nothing_to_set("ClusterNodes", "every node of the cluster in the inventory"),
+    "every node of the cluster in the inventory",
 )
-def nodes(items: Items, parameters: Parameters) -> Outcome:
+def nodes(items: Items) -> Outcome:
     """Look in the inventory for every node that the API server lists: others have no agent.
 
     A node is known by its name or one of its addresses. Judged on masters.
     """
-    del parameters
     if (obstacle := _no_master(items)) is not None:
         return obstacle
     known = items.variables.get("inventory_addresses")

@@ -8,10 +8,16 @@ import msgspec
 
 from exectrail.compliance.checks.operating_system import DEFAULT_ID
 from exectrail.compliance.checks.registry import Outcome, Parameters, check
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.items.access import Items, Unreadable, observed
+from exectrail.compliance.items.node import (
+    DISTRIBUTION,
+    KUBELET,
+    KUBERNETES_VERSION,
+    OS_RELEASE,
+    ROLE,
+)
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import DISTRIBUTION, KUBELET, KUBERNETES_VERSION, OS_RELEASE, ROLE
-from exectrail.compliance.versions import VersionText, observed, required
+from exectrail.versions import VersionText, required
 
 ANY = "*"
 _WHERE = {ANY: ""}

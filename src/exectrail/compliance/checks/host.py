@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
+from exectrail.compliance.items.access import Items, Unreadable
+from exectrail.compliance.items.node import CLOCK, LOG_DISK, PYTHONS, SYSTEMD_VERSION
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import CLOCK, LOG_DISK, PYTHONS, SYSTEMD_VERSION
-from exectrail.compliance.versions import VersionText, parse, required
+from exectrail.versions import VersionText, parse, required
 
 Amount = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -61,18 +61,9 @@ def systemd(items: Items, parameters: Systemd) -> Outcome:
     return Outcome(Status.PASS, str(version), f"systemd {version} is new enough.")
 
 
-class Synchronised(Parameters, frozen=True):
-    """Nothing to set."""
-
-    def expected(self) -> str:
-        """Say it."""
-        return "a synchronised clock"
-
-
-@check("node.clock", Synchronised)
-def clock(items: Items, parameters: Synchronised) -> Outcome:
+@plain_check("node.clock", "a synchronised clock")
+def clock(items: Items) -> Outcome:
     """Ask the kernel whether its clock is synchronised, whoever does it."""
-    del parameters
     state = items[CLOCK]
     by = f"by {state.by}" if state.by else "by nothing that is known"
     if state.synchronised:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check
-from exectrail.compliance.items import Items
+from exectrail.compliance.items.access import Items, observed
+from exectrail.compliance.items.node import KERNEL_RELEASE
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import KERNEL_RELEASE
-from exectrail.compliance.versions import VersionText, observed, required
+from exectrail.versions import VersionText, required
 
 
 class KernelVersion(Parameters, frozen=True):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
-from exectrail.compliance.checks.registry import Outcome, Parameters, check, nothing_to_set
-from exectrail.compliance.installed_shapes import KUBELET_UNIT, NOW
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.checks.registry import Outcome, Parameters, check, plain_check
+from exectrail.compliance.items.access import Items, Unreadable
+from exectrail.compliance.items.installed import KUBELET_UNIT, NOW
+from exectrail.compliance.items.node import KUBELET
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import KUBELET
 
 
-@check("node.kubelet", nothing_to_set("NodeKubelet", "a kubelet that runs, where there is one"))
-def kubelet(items: Items, parameters: Parameters) -> Outcome:
+@plain_check(
+    "node.kubelet",
+    "a kubelet that runs, where there is one",
+)
+def kubelet(items: Items) -> Outcome:
     """Ask systemd for the kubelet's unit; where it has none, look for the process."""
-    del parameters
     found = items[KUBELET]
     if found is None:
         return Outcome(Status.SKIP, "no kubelet", "There is no kubelet on this node.")

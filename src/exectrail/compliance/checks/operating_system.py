@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check
-from exectrail.compliance.items import Items
+from exectrail.compliance.items.access import Items
+from exectrail.compliance.items.node import OS_RELEASE
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import OS_RELEASE
 
 DEFAULT_ID = "linux"
 """What os-release(5) says an operating system without ID is."""

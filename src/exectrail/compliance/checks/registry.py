@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.model import Status
 
 
@@ -87,10 +88,12 @@ def _obstacle(items: Items, earlier: str) -> Outcome | None:
     )
 
 
-def nothing_to_set(name: str, expected: str) -> type[Parameters]:
-    """Make the parameters, called `name`, of a check that has none and always expects the same."""
-    made = msgspec.defstruct(
-        name,
+def plain_check(
+    check_id: str, expected: str, *, after: tuple[str, ...] = ()
+) -> Callable[[Callable[[Items], Outcome]], Judge[Parameters]]:
+    """Register a function as `check` does that has nothing to set and always expects the same."""
+    parameters = msgspec.defstruct(
+        "".join(word.title() for word in re.split("[.-]", check_id)),
         (),
         bases=(Parameters,),
         namespace={"__doc__": "Nothing to set.", "expected": lambda _: expected},
@@ -99,7 +102,15 @@ def nothing_to_set(name: str, expected: str) -> type[Parameters]:
         kw_only=True,
         forbid_unknown_fields=True,
     )
-    return cast("type[Parameters]", made)
+
+    def register(judge: Callable[[Items], Outcome]) -> Judge[Parameters]:
+        @functools.wraps(judge)
+        def judged(items: Items, _given: Parameters) -> Outcome:
+            return judge(items)
+
+        return check(check_id, cast("type[Parameters]", parameters), after=after)(judged)
+
+    return register
 
 
 def listing(found: Sequence[str], most: int = 5) -> str:

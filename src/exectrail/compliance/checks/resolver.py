@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 
-from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, Unreadable
+from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
+from exectrail.compliance.items.access import Items, Unreadable
+from exectrail.compliance.items.node import MANAGER, NAMESERVERS, RESOLV_CONF, Nameserver
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import MANAGER, NAMESERVERS, RESOLV_CONF, Nameserver
 
 _FILE = "/etc/resolv.conf"
 
@@ -45,23 +45,14 @@ def resolv_conf(items: Items, parameters: ResolvConfTarget) -> Outcome:
     return Outcome(Status.PASS, seen, f"{_FILE} leads to {leads_to}.")
 
 
-class DnsByDhcp(Parameters, frozen=True):
-    """Nothing to set."""
-
-    def expected(self) -> str:
-        """Say it."""
-        return "every nameserver in force was given by DHCP"
-
-
-@check("node.dns-source", DnsByDhcp)
-def dns_source(items: Items, parameters: DnsByDhcp) -> Outcome:
+@plain_check("node.dns-source", "every nameserver in force was given by DHCP")
+def dns_source(items: Items) -> Outcome:
     """Judge where each nameserver in force came from: all from DHCP passes, a static one fails.
 
     Nameservers that only a hand-written /etc/resolv.conf names are `node.resolv-conf`'s matter
     while systemd-resolved runs: they say nothing of how the links are configured, and one fault
     is not reported twice. Without systemd-resolved they are static nameservers like any other.
     """
-    del parameters
     servers = items[NAMESERVERS]
     judged = [server for server in servers if server.by != _FILE]
     if not judged:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, gather
+from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
+from exectrail.compliance.items.access import Items, gather
+from exectrail.compliance.items.node import ACCELERATORS, HARDENING, RUNTIMES, Runtime
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import ACCELERATORS, HARDENING, RUNTIMES, Runtime
 
 
 class ImageAcceleration(Parameters, frozen=True):
@@ -41,18 +41,9 @@ def image_acceleration(items: Items, parameters: ImageAcceleration) -> Outcome:
     return Outcome(Status.PASS, "none", "There is no image acceleration.")
 
 
-class SecurityHardening(Parameters, frozen=True):
-    """Nothing to set."""
-
-    def expected(self) -> str:
-        """Say it."""
-        return "no security hardening product or baseline"
-
-
-@check("node.security-hardening", SecurityHardening)
-def security_hardening(items: Items, parameters: SecurityHardening) -> Outcome:
+@plain_check("node.security-hardening", "no security hardening product or baseline")
+def security_hardening(items: Items) -> Outcome:
     """Fail on any mark of a hardening product or baseline that the evidence knows."""
-    del parameters
     marks = [f"{mark.name}: {mark.where}" for mark in items[HARDENING]]
     if marks:
         return Outcome(Status.FAIL, listing(marks), "Security hardening was applied to this node.")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, Unreadable, gather
-from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import (
+from exectrail.compliance.items.access import Items, Unreadable, gather, observed
+from exectrail.compliance.items.node import (
     KERNEL_AUDIT,
     KERNEL_BPF,
     KERNEL_BTF,
@@ -15,7 +14,8 @@ from exectrail.compliance.shapes import (
     KERNEL_RELEASE,
     LIBBPF,
 )
-from exectrail.compliance.versions import VersionText, observed, required
+from exectrail.compliance.model import Status
+from exectrail.versions import VersionText, required
 
 _UNLOCKED = (0, 1)
 _SENTENCES = {

@@ -6,9 +6,9 @@ from collections import Counter
 from fnmatch import fnmatchcase
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items
+from exectrail.compliance.items.access import Items
+from exectrail.compliance.items.node import STATIC_PODS, StaticPod
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import STATIC_PODS, StaticPod
 
 
 class StaticPods(Parameters, frozen=True):

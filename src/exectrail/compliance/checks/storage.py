@@ -5,9 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, Unreadable, gather
+from exectrail.compliance.items.access import Items, Unreadable, gather
+from exectrail.compliance.items.node import FSTAB, MOUNT_UNITS, MOUNTS, STORAGE
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import FSTAB, MOUNT_UNITS, MOUNTS, STORAGE
 
 
 class CpfsVolumes(Parameters, frozen=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
-from exectrail.compliance.items import Items, Unreadable, gather
+from exectrail.compliance.items.access import Items, Unreadable, gather
+from exectrail.compliance.items.node import APT, DNF, UNITS, Unit
 from exectrail.compliance.model import Status
-from exectrail.compliance.shapes import APT, DNF, UNITS, Unit
 
 _APT_TIMER = "apt-daily-upgrade.timer"
 _DNF_UNITS = ("dnf-automatic.timer", "dnf5-automatic.timer", "yum-cron.service")

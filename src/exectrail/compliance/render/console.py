@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exectrail.compliance.findings import Finding, Findings, Obstructed, Rank, WaiverUse, group
-from exectrail.compliance.hostfold import fold
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.model import HostState, Report, Status, Verdict
+from exectrail.compliance.render.findings import (
+    Finding,
+    Findings,
+    Obstructed,
+    Rank,
+    WaiverUse,
+    group,
+)
 from exectrail.compliance.render.layout import blocks, wrap, wrap_prose
+from exectrail.hostnames import fold
+from exectrail.printable import printable
 
 _SHOWN = 5
 """Different observations, or remediations, shown of one finding."""

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup, escape
 
-from exectrail.compliance.findings import Findings, Rank, consequence, group, rank
-from exectrail.compliance.hostfold import fold, in_order
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.model import HostState, Report, Severity, Verdict
+from exectrail.compliance.render.findings import Findings, Rank, consequence, group, rank
 from exectrail.compliance.render.layout import blocks
+from exectrail.hostnames import fold, in_order
+from exectrail.printable import printable
 
 _HERE = Path(__file__).parent
 _INLINE_CODE = re.compile(r"`([^`]+)`")

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from exectrail.compliance.hostile import printable
 from exectrail.compliance.model import Report
 from exectrail.compliance.verdict import SCHEMA_VERSION
 from exectrail.errors import UsageError
+from exectrail.printable import printable
 
 
 class _Envelope(msgspec.Struct):

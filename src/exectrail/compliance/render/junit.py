@@ -22,9 +22,9 @@ from collections import Counter
 from collections.abc import Iterator
 from html import escape
 
-from exectrail.compliance.findings import Rank, rank
-from exectrail.compliance.hostile import printable, printable_lines
 from exectrail.compliance.model import HostReport, HostState, Report, Result, Status
+from exectrail.compliance.render.findings import Rank, rank
+from exectrail.printable import printable, printable_lines
 
 
 def render(report: Report) -> str:

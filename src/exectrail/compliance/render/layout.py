@@ -10,7 +10,7 @@ from operator import itemgetter
 from textwrap import dedent
 from typing import NamedTuple
 
-from exectrail.compliance.hostile import printable_lines
+from exectrail.printable import printable_lines
 
 _CODE_OR_WORD = re.compile(r"(?:`[^`]*`|[^\s`])+|`")
 _SENTENCE_START = re.compile(r"[A-Z][A-Za-z'-]*[,:.;]?(?:\s|$)")

@@ -1,7 +1,7 @@
 import pytest
 
-from exectrail.audit_policy.manifest_cluster_id import choose_cluster_id
-from exectrail.audit_policy.manifest_document import ManifestError
+from exectrail.audit_policy.manifest.cluster_id import choose_cluster_id
+from exectrail.audit_policy.manifest.document import ManifestError
 
 UID = "0b4b4cf2-0d0f-4b8e-9d39-6d6a4a2c7f11"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exectrail.audit_policy import manifest_commands
-from exectrail.audit_policy.manifest import add
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest import add, commands
+from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.errors import UsageError
 
 BEFORE = (Path(__file__).with_name("golden") / "kubeadm-1.35.in.yaml").read_text()
@@ -26,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> Result:
     result = CliRunner().invoke(
-        manifest_commands.manifest, [str(each) for each in arguments], standalone_mode=False
+        commands.manifest, [str(each) for each in arguments], standalone_mode=False
     )
     if result.exception:
         raise result.exception

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exectrail.audit_policy.manifest import add, diff, edit, remove
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.settings import Settings
 
 GOLDEN = Path(__file__).with_name("golden")
 WANTED = {"policy_sha256": "3" * 64, "cluster_id": "c0ffee"}

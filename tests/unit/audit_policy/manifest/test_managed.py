@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exectrail.audit_policy.manifest import add, edit, remove
-from exectrail.audit_policy.manifest_document import ManifestError
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.document import ManifestError
+from exectrail.audit_policy.manifest.settings import Settings
 
 BEFORE = (Path(__file__).with_name("golden") / "kubeadm-1.35.in.yaml").read_text()
 SETTINGS = Settings(cluster_id="c0ffee", policy_sha256="a" * 64)

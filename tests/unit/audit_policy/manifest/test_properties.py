@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exectrail.audit_policy.manifest import add, remove
-from exectrail.audit_policy.manifest_document import ManifestError
-from exectrail.audit_policy.manifest_settings import ENV_NAME, FLAGS, Settings
+from exectrail.audit_policy.manifest.document import ManifestError
+from exectrail.audit_policy.manifest.settings import ENV_NAME, FLAGS, Settings
 
 GOLDEN = Path(__file__).with_name("golden")
 ABSENT = object()

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from exectrail.audit_policy.manifest import add, remove
-from exectrail.audit_policy.manifest_document import ManifestError
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.document import ManifestError
+from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.errors import UsageError
 
 SETTINGS = Settings(cluster_id="c0ffee")

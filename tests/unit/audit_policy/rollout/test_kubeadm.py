@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from exectrail.audit_policy import manifest
-from exectrail.audit_policy.manifest_settings import Settings
+from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.audit_policy.rollout import kubeadm
 from exectrail.audit_policy.rollout.kubeadm import Audit, agree, audit
 from exectrail.errors import UsageError
