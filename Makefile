@@ -50,12 +50,12 @@ build/exectrail-agent.pyz: packaging/agent.py $(shell find src/exectrail_agent -
 test: lint test-unit agent ## Set up everything and pass every gate and test but the stories
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
-	@$(BIN)/pytest tests/integration
+	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
 	@echo "== end-to-end tests on clusters and, before them in the queue for a processor, on virtual machines"
 	@echo "   (those on clusters show what they say when they end)"
-	@nice -n 5 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) \
+	@nice -n 5 $(BIN)/pytest -n 4 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15 \
 	  > build/clusters.log 2>&1 & clusters=$$!; \
-	  $(BIN)/pytest $(MACHINES); machines=$$?; \
+	  $(BIN)/pytest --durations=15 $(MACHINES); machines=$$?; \
 	  wait $$clusters; clusters=$$?; cat build/clusters.log; \
 	  exit $$((machines + clusters > 0))
 
