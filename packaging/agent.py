@@ -3,7 +3,8 @@
 
     python3 packaging/agent.py -o build/exectrail-agent.pyz
 
-The same input gives the same bytes, by the same minor version of Python. Needs clang, llvm and libbpf's headers; on the node, none.
+The same input and minor version of Python give the same bytes. Needs clang, llvm and libbpf's
+headers; on the node, none.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
 _LARGEST = 1 << 16
+_MEMINFO, _DROPS = 55, 8  # SO_MEMINFO, SK_MEMINFO_DROPS
 
 Instruction = Tuple[int, int, int, int]
 """Of classic BPF: code, how far to jump if true, if false, and a constant."""
@@ -81,9 +82,10 @@ class NetlinkSocket:
         self._socket.send(_HEADER.pack(size, kind, flags, sequence, 0) + payload)
 
     def datagrams(self, most: int) -> Iterator[bytes]:
-        """Give the datagrams that wait, at most MOST; what the kernel dropped is counted.
+        """Give the datagrams that wait, at most MOST.
 
-        The kernel says once that it dropped some, not how many.
+        The kernel says once that it dropped some, and goes on until the others have been read:
+        `overruns` counts how often, `dropped` tells how many.
         """
         receive = self._socket.recv
         for _ in range(most):
@@ -95,6 +97,17 @@ class NetlinkSocket:
                 if problem.errno != errno.ENOBUFS:
                     raise
                 self.overruns += 1
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel had no room for; of old kernels how often it had none."""
+        if not self.overruns:
+            return 0
+        try:
+            values = struct.unpack("=9I", self._socket.getsockopt(socket.SOL_SOCKET, _MEMINFO, 36))
+        except (OSError, struct.error):
+            return self.overruns
+        return max(self.overruns, int(values[_DROPS]))
 
     def _widen(self, size: int) -> None:
         force = 33  # SO_RCVBUFFORCE, beyond net.core.rmem_max

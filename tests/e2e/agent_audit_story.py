@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from exectrail_agent.audit.control import AuditControl
 from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
 from tests.integration.agent_cases import CASES, Follower
 
+RULES = 2
+MOST_SECONDS = 40.0
 SESSION = ["unshare", "--mount", "sh", "-c"]
 BUNDLE = Path("/run/containerd/io.containerd.runtime.v2.task/default/cases")
 CAPABILITIES = ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
@@ -38,7 +41,7 @@ def state() -> dict[str, object]:
     }
 
 
-def told(event: Event) -> dict[str, object]:
+def told(event: Event) -> dict[str, Any]:
     if isinstance(event, ExecEvent):
         return {
             "kind": "entry" if event.entry else "exec",
@@ -71,19 +74,26 @@ class Watch:
         self.sensor = AuditSensor()
         for one in self.sensor.live():
             self.sensor.drop(one.session)
-        self.events: list[dict[str, object]] = []
+        self.events: list[dict[str, Any]] = []
 
-    def read(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def read_until(self, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + MOST_SECONDS
+        while time.monotonic() < end and not done():
             select.select([self.sensor], [], [], 0.2)
             self.events += [told(event) for event in self.sensor.read()]
 
-    def run(self, text: str, seconds: float = 6.0, **environment: str) -> None:
+    def ended(self, text: str) -> bool:
+        """Whether the session has ended that ran a text; others on the machine go on."""
+        mine = {event["session"] for event in self.events if text in event.get("argv", ())}
+        over = {event["session"] for event in self.events if event["kind"] == "end"}
+        return bool(mine) and mine <= over
+
+    def run(self, text: str, *, blind: bool = False, **environment: str) -> None:
+        """Run a session; see to its end, or only then begin to look."""
         command = subprocess.Popen([*SESSION, text], env={**os.environ, **environment})
-        self.read(seconds)
-        command.wait()
-        self.read(1.0)
+        if blind:
+            command.wait()
+        self.read_until(lambda: command.poll() is not None and self.ended(text))
 
 
 def start_container() -> None:
@@ -207,17 +217,19 @@ def main(story: str, argument: str) -> None:
             watch.run(argument, KUBERNETES_EXEC_AUDIT_ID="an-id", ANOTHER="kept")
         elif story == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif story == "during":
+        elif story in {"flushed", "succeeded"}:
             quiet = subprocess.DEVNULL
             other = subprocess.Popen(["sh", "-c", argument], stdout=quiet, stderr=quiet)
-            watch.read(15.0)
-            other.wait()
+            watch.read_until(lambda: other.poll() is not None)
+            if story == "flushed":
+                watch.read_until(lambda: state()["ours"] == RULES)
+            else:
+                watch.read_until(lambda: state()["pid"] not in {0, during["pid"]})
             more["later"] = state()
             watch.run("/bin/echo afterwards")
         elif story == "stopped":
             # Nobody reads while the execs happen: what the kernel can't keep is lost.
-            watch.run(f"{argument}; sleep 15", 0.5)
-            watch.read(12.0)
+            watch.run(argument, blind=True)
     finally:
         more["losses"] = dict(watch.sensor.losses())
         more["owner"] = watch.sensor.owner

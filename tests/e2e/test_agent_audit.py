@@ -46,28 +46,26 @@ def commands(found: Told, *kinds: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Machine]:
-    """Linux 5.10, with nobody who owns kernel audit."""
-    with machine("audit-alone", "debian11") as one:
+    """Linux 5.10, with nobody who owns kernel audit: for the tests before those with `shared`."""
+    with machine("audit", "debian11") as one:
         installed(one)
         one.run(
-            "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y runc",
+            "printf 'exit 101\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d && "
+            "apt-get -q update -o Acquire::Languages=none && "
+            "DEBIAN_FRONTEND=noninteractive "
+            "apt-get -q install -y --no-install-recommends runc auditd",
             timeout=600,
         )
         yield one
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    """Linux 5.10 with auditd and a rule of its own."""
-    with machine("audit-shared", "debian11") as one:
-        installed(one)
-        one.run(
-            "apt-get -q update && "
-            "DEBIAN_FRONTEND=noninteractive apt-get -q install -y auditd && "
-            "auditctl -a always,exit -F arch=b64 -S execve -F uid=0 -k theirs",
-            timeout=600,
-        )
-        yield one
+def shared(alone: Machine) -> Machine:
+    """The same machine, now with auditd and a rule of its own."""
+    alone.run(
+        "systemctl start auditd && auditctl -a always,exit -F arch=b64 -S execve -F uid=0 -k theirs"
+    )
+    return alone
 
 
 def test_a_session_as_the_owner(alone: Machine) -> None:
@@ -164,7 +162,7 @@ def test_execs_while_nobody_reads_are_told_or_counted(alone: Machine) -> None:
 
     told = len([one for one in commands(found) if one[0] == "/bin/true"])
     assert told + sum(found["losses"].values()) >= number
-    assert len(commands(found)) + sum(found["losses"].values()) >= number + 3
+    assert len(commands(found)) + sum(found["losses"].values()) >= number + 2
 
 
 def test_beside_auditd(shared: Machine) -> None:
@@ -201,7 +199,7 @@ def test_rules_that_cover_it_already_are_not_added_again(shared: Machine) -> Non
 
 
 def test_rules_that_somebody_flushed_come_back(shared: Machine) -> None:
-    found = story(shared, "during", "auditctl -D")
+    found = story(shared, "flushed", "auditctl -D")
 
     assert (found["later"]["rules"], found["later"]["ours"]) == (2, 2)
     assert ["/bin/echo", "afterwards"] in commands(found)
@@ -212,7 +210,7 @@ def test_an_auditd_that_comes_later_gets_what_is_its(shared: Machine) -> None:
     shared.run("kill $(pidof auditd); while pidof auditd; do sleep 0.2; done")
     try:
         # The kernel turns the first attempt down, but tells the owner of it.
-        found = story(shared, "during", "auditd; sleep 4; auditd")
+        found = story(shared, "succeeded", "auditd; sleep 2; pidof auditd || auditd")
     finally:
         shared.run("pidof auditd || systemctl restart auditd", check=False)
 
@@ -258,15 +256,16 @@ def test_immutable_rules(shared: Machine) -> None:
     assert covered["after"] == covered["before"]
 
 
-def test_immutable_rules_without_execs_are_refused_with_what_to_do(alone: Machine) -> None:
-    """The last of this machine: only a restart would undo it."""
-    alone.run(
-        "cd /root/agent && python3 -c '"
-        "from exectrail_agent.audit.control import AuditControl, ENABLED, Status; "
-        "AuditControl().change(ENABLED, Status(enabled=2))'"
-    )
+def test_immutable_rules_without_execs_are_refused_with_what_to_do() -> None:
+    with machine("audit-fixed", "debian11") as one:
+        installed(one)
+        one.run(
+            "cd /root/agent && python3 -c '"
+            "from exectrail_agent.audit.control import AuditControl, ENABLED, Status; "
+            "AuditControl().change(ENABLED, Status(enabled=2))'"
+        )
 
-    found = story(alone, "session")
+        found = story(one, "session")
 
     assert "/etc/audit/rules.d/exectrail.rules" in found["problem"]
     assert "-a always,exit -F arch=b64 -S execve,execveat,setns,unshare" in found["problem"]

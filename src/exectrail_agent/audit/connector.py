@@ -33,6 +33,7 @@ _COMMON = struct.Struct("=IIQIIII")
 _WHAT, _FIRST = 36, 52  # offsets in a datagram: header 16, connector 20, what, cpu, time
 _SHORTEST = _FIRST + 8
 _BUFFER_BYTES = 8 << 20
+_SLEEP = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class ProcConnector:
 
     def __init__(self) -> None:
         """Start to listen; raises SensorError where the kernel has no connector for us."""
+        self._asleep = 0
         try:
             self._socket = NetlinkSocket(
                 _FAMILY, group=_GROUP, receive_bytes=_BUFFER_BYTES, program=program()
@@ -115,15 +117,24 @@ class ProcConnector:
         """How often the kernel said that it had to drop events."""
         return self._socket.overruns
 
+    @property
+    def dropped(self) -> int:
+        """How many events it had to drop."""
+        return self._socket.dropped
+
     def fileno(self) -> int:
         """Return what is readable when events wait."""
         return self._socket.fileno()
 
     def read(self, most: int) -> Iterator[ProcEvent]:
         """Give the events that wait, of at most MOST datagrams."""
-        asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        # Too much if this process had to wait in between, so the least counts; sleep adds seconds.
+        now = time.monotonic_ns()
+        asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - now
+        if not self._asleep <= asleep < self._asleep + _SLEEP:
+            self._asleep = asleep
         for datagram in self._socket.datagrams(most):
-            event = decode(datagram, asleep)
+            event = decode(datagram, self._asleep)
             if event is not None:
                 yield event
 

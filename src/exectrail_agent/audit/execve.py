@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from exectrail_agent.audit.lineage import Process
 from exectrail_agent.audit.parse import ARGV_END, Call, number_of, text_of
 from exectrail_agent.audit.places import Place
 from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
 
-_CLOCK_SLACK = 50_000_000  # Audit's clock is coarse, and may be set.
+GONE = "gone before it could be read"
+NO_RECORD = "no audit record came"
+_IDENTITY = {
+    "uid": b"uid",
+    "gid": b"gid",
+    "login_uid": b"auid",
+    "audit_session": b"ses",
+    "tty": b"tty",
+}
+_CLOCK_SLACK = 5_000_000
 _TERMINAL = re.compile(rb"([a-zA-Z]+)(\d{1,7})")
 _CONSOLE = (5, 1)
 _PTS, _PTS_SIZE = 136, 256
@@ -25,6 +34,9 @@ class Sighting:
 
     - `time`: nanoseconds since boot. `deadline`: when to wait no longer, monotonic seconds.
     - `undecided`: nobody could see where the process was; `crossed` is what says it after all.
+    - `late`: until then, monotonic seconds, a crossing may turn up that came after this exec: where
+      the process was is read a moment too late. `retracted`: it did.
+    - `claimed`: the first of its records came.
     """
 
     time: int
@@ -37,9 +49,29 @@ class Sighting:
     place: Place | None = None
     undecided: bool = False
     crossed: bool = False
+    claimed: bool = False
+    late: float = float("-inf")
+    retracted: bool = False
     environment: Mapping[bytes, bytes] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     event: ExecEvent | None = None
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the process may be elsewhere than its parent, as far as that was seen."""
+        place, parent = self.place, self.parent
+        there = (parent.cgroup, parent.mount_namespace, parent.pid_namespace)
+        return place is None or there != (
+            place.cgroup,
+            place.mount_namespace,
+            place.pid_namespace,
+        )
+
+    def place_parent(self, place: Place) -> None:
+        """Say where the parent was if it is gone: where its child was before."""
+        above = self.parent
+        if not above.mount_namespace:
+            self.parent = task_at(above.pid, above.start, place, above.executable, above.comm)
 
     def note(self, event: ExecEvent) -> None:
         """Note in the process that this was told, if it is still in the session."""
@@ -57,71 +89,82 @@ class Sightings:
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[Sighting | int]] = {}
-        self._unwanted: deque[tuple[float, int, int]] = deque()
 
     def add(self, sighting: Sighting) -> None:
         """Note an exec."""
         self._waiting.setdefault(sighting.process.pid, deque()).append(sighting)
 
-    def pass_over(self, pid: int, time: int, deadline: float) -> None:
+    def pass_over(self, pid: int, time: int) -> None:
         """Note an exec that is of no interest."""
         self._waiting.setdefault(pid, deque()).append(time)
-        self._unwanted.append((deadline, pid, time))
 
     def claim(self, pid: int, began: int) -> Sighting | int | None:
         """Take out the exec that a call which began then is; older ones are waited for no longer.
 
-        An exec of no interest is its time; None if there is none.
+        An exec of no interest is its time; None if there is none. BEGAN may be too early.
         """
         waiting = self._waiting.get(pid)
-        if not waiting:
+        if not waiting or _time_of(waiting[-1]) < began - _CLOCK_SLACK:
             return None
-        oldest = began - _CLOCK_SLACK
-        passed = 0
-        while passed < len(waiting) and _time_of(waiting[passed]) < oldest:
-            passed += 1
-        for _ in range(passed if passed < len(waiting) else 0):
-            late = waiting.popleft()
-            if isinstance(late, Sighting):
-                late.deadline = float("-inf")
-        claimed = waiting.popleft()
+        while True:
+            claimed = waiting.popleft()
+            if _time_of(claimed) >= began - _CLOCK_SLACK:
+                break
+            if isinstance(claimed, Sighting):
+                claimed.deadline = float("-inf")
         if not waiting:
             del self._waiting[pid]
         return claimed
 
-    def forget(self, one: Sighting | int, pid: int) -> None:
-        """Wait for an exec no longer."""
-        waiting = self._waiting.get(pid)
+    def give_up(self, one: Sighting) -> None:
+        """Wait for an exec no longer; if its records do come, they are of no interest."""
+        waiting = self._waiting.get(one.process.pid)
         if waiting and one in waiting:
-            waiting.remove(one)
-            if not waiting:
-                del self._waiting[pid]
+            waiting[waiting.index(one)] = one.time
 
-    def expire(self, now: float) -> None:
-        """Forget the execs of no interest whose records never came."""
-        while self._unwanted and self._unwanted[0][0] < now:
-            _, pid, time = self._unwanted.popleft()
-            self.forget(time, pid)
+    def expire(self, oldest: int) -> None:
+        """Forget the execs of no interest, older than that, whose records never came."""
+        for pid, waiting in list(self._waiting.items()):
+            kept = deque(one for one in waiting if not isinstance(one, int) or one >= oldest)
+            if kept:
+                self._waiting[pid] = kept
+            else:
+                del self._waiting[pid]
 
 
 def _time_of(one: Sighting | int) -> int:
     return one if isinstance(one, int) else one.time
 
 
-def complete(sighting: Sighting, call: Call) -> ExecEvent:
-    """Make the event of an exec from both."""
+@dataclass(frozen=True)
+class Runtime:
+    """A container runtime: its file, and its arguments, each ended by a NUL."""
+
+    executable: bytes
+    argv: bytes
+
+
+def complete(sighting: Sighting, call: Call, runtime: Runtime | None = None) -> ExecEvent:
+    """Make the event of an exec from both, and from the start of the RUNTIME that is its parent."""
     told, unknown = call.fields, dict(sighting.unknown)
+    parent, through = sighting.parent, b""
+    if runtime:
+        through = b"" if sighting.place else runtime.argv
+        if not parent.executable:
+            parent = replace(parent, executable=runtime.executable)
+            unknown.pop("parent.executable", None)
     argv, cut = call.arguments.finish()
     if call.arguments.problem:
         unknown["argv"] = call.arguments.problem
     executable = text_of(told.get(b"exe", b""))
     if executable is None:
-        unknown["task.executable"] = "not in the audit record"
+        unknown["task.executable"] = "not in the audit record" if told else GONE
+    unknown.update((name, NO_RECORD) for name, key in _IDENTITY.items() if key not in told)
     if call.cwd is None:
-        unknown["cwd"] = "no audit record of it came"
+        unknown["cwd"] = NO_RECORD
     filename = _filename(call)
     if filename is None:
-        unknown["filename"] = "no audit record of it came"
+        unknown["filename"] = NO_RECORD
     tty = terminal(told.get(b"tty", b"(none)"))
     if tty is None and told.get(b"tty") not in {None, b"(none)", b"(null)"}:
         unknown["tty"] = "a terminal without a known number"
@@ -130,7 +173,7 @@ def complete(sighting: Sighting, call: Call) -> ExecEvent:
         session=sighting.session,
         entry=sighting.entry,
         task=_task(sighting, executable or b"", text_of(told.get(b"comm", b"")) or b""),
-        parent=sighting.parent,
+        parent=parent,
         argv=argv,
         argv_size=call.arguments.size,
         filename=filename or b"",
@@ -146,26 +189,8 @@ def complete(sighting: Sighting, call: Call) -> ExecEvent:
         environment=sighting.environment,
         unknown=unknown,
         outer=sighting.outer,
-    )
-
-
-def without_records(sighting: Sighting, executable: bytes, comm: bytes) -> ExecEvent:
-    """Make the event of an exec whose records never came."""
-    lacking = ("argv", "filename", "cwd", "uid", "gid", "login_uid", "audit_session", "tty")
-    unknown = dict.fromkeys(lacking, "no audit record came")
-    if not executable:
-        unknown["task.executable"] = "gone before it could be read"
-    return ExecEvent(
-        time=sighting.time,
-        session=sighting.session,
-        entry=sighting.entry,
-        task=_task(sighting, executable, comm),
-        parent=sighting.parent,
-        argv=b"",
-        argv_size=0,
-        environment=sighting.environment,
-        unknown={**sighting.unknown, **unknown},
-        outer=sighting.outer,
+        device=call.device,
+        through=through,
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from exectrail_agent.audit.execve import task_at
 from exectrail_agent.audit.lineage import Lineage, Process
-from exectrail_agent.audit.places import Place, ProcReader
+from exectrail_agent.audit.parse import Caller
+from exectrail_agent.audit.places import Place, ProcReader, Standing, to_tick
 from exectrail_agent.events import Task
 
 _PLACE_SECONDS = 1.0
@@ -59,22 +60,27 @@ class Kin:
         above = self.process(pid)
         return pid == _KTHREADD or (above is not None and above.parent == _KTHREADD)
 
-    def crossed(self, pid: int) -> None:
-        """Note that a process has gone into other namespaces, and who was born there."""
-        process = self._lineage.get(pid)
-        if process is None or process.session:
+    def crossed(self, caller: Caller, began: int) -> None:
+        """Note that a process has gone into other namespaces, and who was born there.
+
+        It may be gone by now: runtimes go in by one that does no more than that.
+        """
+        process = self._lineage.get(caller.pid)
+        if process and process.session:
             return
-        process.crossed = True
-        process.place = self._reader.place(pid) or process.place
-        above = self._lineage.get(process.parent)
+        if process:
+            process.crossed = True
+            process.place = self._reader.place(caller.pid) or process.place
+        above = self._lineage.get(caller.parent)
         if above:
             above.entering = True
-        for young in self._lineage.born_since(process.start):
+        for young in self._lineage.born_since(process.start if process else to_tick(began)):
             if young.session:
                 continue
-            if young.parent == pid:
+            if young.parent == caller.pid:
                 young.crossed = True
-                young.place = self._reader.place(young.pid) or process.place
+                known = process.place if process else None
+                young.place = self._reader.place(young.pid) or known
             elif above and young.parent == above.pid and not young.crossed:
                 self.look(young, above)
 
@@ -89,9 +95,9 @@ class Kin:
 
         NUMBER gives the session's.
         """
-        standings = {pid: self._reader.standing(pid) for pid in self._reader.pids()}
-        there = [(one.start, pid, one) for pid, one in standings.items() if one and not one.dead]
-        for start, pid, standing in sorted(there, key=lambda one: one[:2]):
+        for start, pid, standing in self._oldest_first():
+            if standing.dead:
+                continue
             process = self._lineage.add(pid, standing.parent, start)
             process.place, process.crossed = self._reader.place(pid), False
             above = self._lineage.get(standing.parent)
@@ -102,6 +108,20 @@ class Kin:
             if process.session:
                 process.told = True
                 process.task = task_at(pid, start, process.place, *self._reader.name(pid))
+
+    def catch_up(self) -> set[int]:
+        """Take in the processes that nobody told of; return the pids of all that there are."""
+        there = self._oldest_first()
+        for start, pid, standing in there:
+            if self._lineage.get(pid) is None:
+                self._lineage.add(pid, standing.parent, start)
+        return {pid for _, pid, _ in there}
+
+    def _oldest_first(self) -> list[tuple[int, int, Standing]]:
+        standings = ((pid, self._reader.standing(pid)) for pid in self._reader.pids())
+        return sorted(
+            ((one.start, pid, one) for pid, one in standings if one), key=lambda one: one[:2]
+        )
 
     def _parent_pid(self, process: Process) -> int:
         if self._lineage.get(process.parent) is None:

@@ -19,7 +19,7 @@ class Process:
       went, as it, or who forked it, entered other namespaces and has run no program since.
     - `looked`: where it was when it was last looked at, `looked_at` in monotonic seconds.
     - `entering`: a child of it has crossed, so that one may be born there.
-    - `task`: as it was when it last ran a program in a session.
+    - `task`: as it was when it last ran a program in a session; `ran`: when that was.
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class Process:
         "parent",
         "pid",
         "place",
+        "ran",
         "session",
         "start",
         "task",
@@ -48,6 +49,7 @@ class Process:
         self.looked: Place | None = None
         self.looked_at = float("-inf")
         self.task: Task | None = None
+        self.ran = 0
 
 
 @dataclass

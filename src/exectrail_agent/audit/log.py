@@ -41,7 +41,8 @@ class AuditLog:
 
     - `owner`: this process owns kernel audit; else it listens beside who does.
     - `hiding`: rules of others may keep execs from being recorded.
-    - `lost`: records that the kernel could not queue, since boot.
+    - `lost`: records that the kernel could not queue, since boot; `backlog`: records that wait in
+      its queue. Both as of the last `check`.
     """
 
     def __init__(self, rules: Sequence[Rule], found: str) -> None:
@@ -49,6 +50,7 @@ class AuditLog:
         self.owner = False
         self.hiding = False
         self.lost = 0
+        self.backlog = 0
         self._wanted = rules
         self._found = FoundSettings(found)
         self._before: Status | None = None
@@ -72,9 +74,9 @@ class AuditLog:
             raise
 
     @property
-    def overruns(self) -> int:
-        """How often the kernel said that records did not fit into the socket."""
-        return self._stream.overruns
+    def dropped(self) -> int:
+        """How many records did not fit into the socket."""
+        return self._stream.dropped
 
     def fileno(self) -> int:
         """Return what is readable when records wait."""
@@ -94,7 +96,7 @@ class AuditLog:
         ``owner`` (the kernel had given this owner up). Raises SensorError.
         """
         status = self._control.status()
-        self.lost = status.lost
+        self.lost, self.backlog = status.lost, status.backlog
         reasons = []
         if self.owner and status.pid != os.getpid():
             reasons.append("owner")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,12 +14,15 @@ CONFIG_CHANGE, REPLACE = 1305, 1329
 WHOLE_ARGV = 32 << 10
 ARGV_END = WHOLE_ARGV // 2
 _MOST_OPEN = 4096
+_SERIALS = 1 << 32
 
 _STAMP = re.compile(rb"audit\((\d{1,12})\.(\d{3}):(\d{1,10})\): ?")
 _PAIR = re.compile(rb'(?:^| )([a-z0-9_-]{1,16})=("[^"]*"|[^ "\x1d]*)')
 _ARGUMENT = re.compile(rb' a(\d{1,7})(?:\[(\d{1,7})\])?=(?:"([^"]*)"|([0-9A-F]*))(?= |$)')
 _ARGUMENT_COUNT = re.compile(rb"argc=(\d{1,9})")
-_PID = re.compile(rb" pid=(\d{1,10}) ")
+_PID = re.compile(rb" ppid=(\d{1,10}) pid=(\d{1,10}) ")
+_DEVICE = re.compile(rb" dev=([0-9a-f]{2,3}):([0-9a-f]{2,5})(?: |$)")
+_RUNTIME = re.compile(rb' comm="(?:runc|crun|youki|docker-runc)" ')
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,15 @@ class Stamp:
 
     time: int
     serial: int
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who made a call: pids of the process and its parent; whether it is a container runtime."""
+
+    pid: int
+    parent: int = 0
+    runtime: bool = False
 
 
 def stamp(line: bytes) -> tuple[Stamp, bytes] | None:
@@ -75,6 +88,15 @@ class Arguments:
     _done: int = 0
     _part: int = -1
 
+    @classmethod
+    def of(cls, argv: bytes, problem: str) -> Arguments:
+        """Make them from arguments that each are ended by a NUL; PROBLEM says why so."""
+        values = argv[:-1].split(b"\0")
+        found = cls(problem=problem, _count=len(values))
+        for number, value in enumerate(values):
+            found._piece(number, -1, value, b"")
+        return found
+
     def add(self, text: bytes) -> None:
         """Take in the next of the EXECVE records."""
         count = _ARGUMENT_COUNT.match(text)
@@ -113,12 +135,17 @@ class Arguments:
         if len(self._tail) > WHOLE_ARGV:
             del self._tail[:-ARGV_END]
 
-    def finish(self) -> tuple[bytes, int]:
-        """Return what is kept and how many bytes are cut out at ARGV_END; to be called once."""
+    def lacking(self) -> str:
+        """Say what is missing, once all records that there are were taken in."""
         if self._count < 0:
             self.problem = self.problem or "the record is missing"
         elif self._done != self._count:
             self.problem = self.problem or f"{self._done} of {self._count} arguments were told"
+        return self.problem
+
+    def finish(self) -> tuple[bytes, int]:
+        """Return what is kept and how many bytes are cut out at ARGV_END; to be called once."""
+        self.lacking()
         self._end_argument()
         if self.size <= WHOLE_ARGV:
             return bytes(self._head), 0
@@ -131,6 +158,7 @@ class Call:
     """An event: a system call with what its records tell.
 
     `fields` are those of the SYSCALL record; `cwd` and `filename` are None if they did not come.
+    `device` is that of the file system with the program's file, as stat has it, 0 if unknown.
     `complete` is False of an event whose end never came; `opened` is when its first record did.
     """
 
@@ -142,34 +170,53 @@ class Call:
     arguments: Arguments = field(default_factory=Arguments)
     cwd: bytes | None = None
     filename: bytes | None = None
+    device: int = 0
     complete: bool = False
+
+    def add(self, kind: int, text: bytes) -> None:
+        """Take in another of its records."""
+        if kind == EXECVE:
+            self.arguments.add(text)
+        elif kind == CWD:
+            self.cwd = text_of(pairs(text).get(b"cwd", b""))
+        elif kind == PATH and self.filename is None and text.startswith(b"item=0 "):
+            self.filename = text_of(pairs(text).get(b"name", b""))
+            found = _DEVICE.search(text)
+            if found:
+                self.device = os.makedev(int(found[1], 16), int(found[2], 16))
 
 
 class Serials:
-    """Finds numbers of events that never came. Events may come a little out of order."""
+    """Finds numbers of events that never came. Events may come a little out of order.
+
+    The numbers have 32 bits. `missing` counts those that at least `slack` others, or a time, have
+    passed.
+    """
 
     def __init__(self, slack: int = 512) -> None:
         self.missing = 0
         self._slack = slack
-        self._next = 0
-        self._absent: OrderedDict[int, None] = OrderedDict()
+        self._next: int | None = None
+        self._absent: OrderedDict[int, float] = OrderedDict()
 
-    def add(self, serial: int) -> None:
+    def add(self, serial: int, now: float = 0.0) -> None:
         """Note an event's number, as often as it comes."""
-        if not self._next or serial > self._next + (1 << 20) or serial < self._next - (1 << 20):
-            self._absent.clear()
-            self._next = serial + 1
-            return
-        if serial < self._next:
+        skipped = 0 if self._next is None else (serial - self._next) % _SERIALS
+        if skipped >= _SERIALS // 2:
             self._absent.pop(serial, None)
             return
-        skipped = serial - self._next
-        if skipped > self._slack:
-            self.missing += skipped - self._slack
-        for absent in range(max(self._next, serial - self._slack), serial):
-            self._absent[absent] = None
-        self._next = serial + 1
-        while self._absent and next(iter(self._absent)) < serial - self._slack:
+        passed = max(0, skipped - self._slack)
+        self.missing += passed
+        for ago in range(skipped - passed, 0, -1):
+            self._absent[(serial - ago) % _SERIALS] = now
+        self._next = (serial + 1) % _SERIALS
+        while self._absent and (serial - next(iter(self._absent))) % _SERIALS > self._slack:
+            self._absent.popitem(last=False)
+            self.missing += 1
+
+    def expire(self, before: float) -> None:
+        """Give up the numbers that others have passed before a time."""
+        while self._absent and next(iter(self._absent.values())) < before:
             self._absent.popitem(last=False)
             self.missing += 1
 
@@ -178,20 +225,22 @@ class Assembler:
     """Puts records together that come mixed with those of other events.
 
     - `call_of`: names the call that (architecture, number) is, None if it is of no interest.
-    - `wants`: says of a call's name, process and stamp whether the rest of the event is needed. It
+    - `wants`: says of a call's name, caller and stamp whether the rest of the event is needed. It
       is asked once for each call, in the order of their first records.
 
-    It keeps a bounded number of events that have not ended, the youngest ones.
+    It keeps a bounded number of events that have not ended, the youngest ones. `latest` is the
+    latest stamp's time.
     """
 
     def __init__(
         self,
         call_of: Callable[[tuple[int, int]], str | None],
-        wants: Callable[[str, int, Stamp], bool],
+        wants: Callable[[str, Caller, Stamp], bool],
     ) -> None:
         self._call_of = call_of
         self._wants = wants
         self.serials = Serials()
+        self.latest = 0
         self._open: OrderedDict[int, Call] = OrderedDict()
 
     def add(self, kind: int, line: bytes, now: float) -> Iterator[Call]:
@@ -200,7 +249,8 @@ class Assembler:
         if taken is None:
             return
         when, text = taken
-        self.serials.add(when.serial)
+        self.serials.add(when.serial, now)
+        self.latest = max(self.latest, when.time)
         if kind == SYSCALL:
             call = self._begin(when, text, now)
             if call:
@@ -214,16 +264,16 @@ class Assembler:
         if kind == END:
             call.complete = True
             yield self._open.pop(when.serial)
-        elif kind == EXECVE:
-            call.arguments.add(text)
-        elif kind == CWD:
-            call.cwd = text_of(pairs(text).get(b"cwd", b""))
-        elif kind == PATH and call.filename is None and text.startswith(b"item=0 "):
-            call.filename = text_of(pairs(text).get(b"name", b""))
+        else:
+            call.add(kind, text)
+
+    def overdue(self, before: float) -> bool:
+        """Whether the first record of some event that has not ended came before a time."""
+        return bool(self._open) and next(iter(self._open.values())).opened < before
 
     def expire(self, before: float) -> Iterator[Call]:
         """Give up the events whose first record came before a time."""
-        while self._open and next(iter(self._open.values())).opened < before:
+        while self.overdue(before):
             yield self._open.popitem(last=False)[1]
 
     def _begin(self, when: Stamp, text: bytes, now: float) -> Call | None:
@@ -236,7 +286,9 @@ class Assembler:
             name = self._call_of((int(head[0][5:], 16), int(head[1][8:])))
         except ValueError:
             return None
-        pid = int(found[1])
-        if name is None or not self._wants(name, pid, when):
+        if name is None:
+            return None
+        pid = int(found[2])
+        if not self._wants(name, Caller(pid, int(found[1]), bool(_RUNTIME.search(text))), when):
             return None
         return Call(when, now, name, pid, pairs(text))

@@ -10,6 +10,7 @@ AUDIT_ID_VARIABLES = (b"KUBERNETES_EXEC_AUDIT_ID", b"SPO_EXEC_REQUEST_UID")
 
 _ENVIRONMENT_BYTES = 32 << 10
 _TEXT_BYTES = 16 << 10
+_ARGV_BYTES = 4 << 20
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -102,6 +103,27 @@ class ProcReader:
             return executable, _read(f"{folder}/comm", _TEXT_BYTES).rstrip(b"\n")
         except OSError:
             return executable, b""
+
+    def program(self, pid: int) -> tuple[dict[bytes, bytes], bytes] | None:
+        """Return what a process runs: fields as audit writes them, and its arguments."""
+        folder = f"{self._root}/{pid}"
+        try:
+            argv = _read(f"{folder}/cmdline", _ARGV_BYTES)
+            status = _read(f"{folder}/status", _TEXT_BYTES)
+            lines = (line.split() for line in status.splitlines())
+            ids = {line[0]: line[1] for line in lines if line and line[0] in {b"Uid:", b"Gid:"}}
+            executable, comm = self.name(pid)
+            told = {
+                b"exe": executable.hex().encode(),
+                b"comm": comm.hex().encode(),
+                b"uid": ids[b"Uid:"],
+                b"gid": ids[b"Gid:"],
+                b"auid": _read(f"{folder}/loginuid", _TEXT_BYTES),
+                b"ses": _read(f"{folder}/sessionid", _TEXT_BYTES),
+            }
+        except (OSError, KeyError, IndexError):
+            return None
+        return (told, argv) if argv and executable else None
 
     def audit_ids(self, pid: int) -> Mapping[bytes, bytes] | None:
         """Return the variables of a process's environment that carry an audit id."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 KEY = b"exectrail"
 EXIT_FILTER = 4
 TASK_FILTER = 1
+EXCLUDE_FILTER = 5
 NEVER, ALWAYS = 0, 2
 
 _MASK_WORDS = 64
 _MOST_FIELDS = 64
 _FORMAT = struct.Struct("=III64I64I64I64II")
-_ARCHITECTURE, _SUCCESS, _KEY_FIELD = 11, 104, 210
+_ARCHITECTURE, _RECORD_TYPE, _SUCCESS, _KEY_FIELD = 11, 12, 104, 210
+_RECORDS = frozenset({1300, 1309})  # SYSCALL, EXECVE
 _EQUAL = 0x40000000
 _PREPEND = 0x10
 # Fields whose value is a length in the text that follows the rule.
@@ -136,6 +138,9 @@ def switches_off(rule: Rule) -> bool:
 
 def may_hide(rule: Rule, want: Iterable[Rule]) -> bool:
     """Whether a rule may keep some of what the sensor wants from being recorded."""
+    if rule.list_number == EXCLUDE_FILTER:
+        kinds = [field for field in rule.fields if field[0] == _RECORD_TYPE]
+        return not any(op == _EQUAL and value not in _RECORDS for _, op, value in kinds)
     numbers = {number for one in want for number in one.mask}
     return (rule.list_number, rule.action) == (EXIT_FILTER, NEVER) and bool(numbers & rule.mask)
 

@@ -5,6 +5,7 @@ The sessions live in this process: nothing goes on in the kernel while it is awa
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -12,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from exectrail_agent.audit.connector import ProcConnector
 from exectrail_agent.audit.log import AuditLog
-from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Stamp
+from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Caller, Stamp
 from exectrail_agent.audit.places import ProcReader
 from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
-from exectrail_agent.audit.trace import Trace
+from exectrail_agent.audit.trace import BEHIND_SECONDS, Trace
 from exectrail_agent.events import Event, LiveSession, SensorError
 
 FOUND_FILE = "/run/exectrail/audit-found.json"
@@ -25,6 +26,7 @@ _ROUNDS = 16
 _DRAIN = 1 << 16
 _CHECK_SECONDS = 5.0
 _OPEN_SECONDS = 2.0
+_GAP_SECONDS = 5.0
 _EVIDENCE_SECONDS = 10.0
 
 
@@ -47,11 +49,9 @@ class AuditSensor:
             known = ", ".join(ARCHITECTURES)
             raise SensorError(f"the audit sensor knows the calls of {known}, not of {machine}")
         self._last_number = 0
-        self._records_lost = 0
         self._check_rules = False
         self._checked = time.monotonic()
         self._evidence: dict[str, float] = {}
-        self._unexplained: list[tuple[float, int, int]] = []
         self._trace = Trace(ProcReader(proc), self._number, self._cause, everything=everything)
         self._assembler = Assembler(calls(machine).get, self._wants)
         # First the connector: it must know of every exec that audit tells of.
@@ -64,7 +64,10 @@ class AuditSensor:
         # Execs from before the rules were there have no records, and `live` tells of the rest.
         for _ in self._connector.read(_DRAIN):
             pass
-        self._seen = {"backlog": self._log.lost, "overrun": 0, "gap": 0}
+        self._trace.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._lost_before = self._log.lost
+        self._ahead, self._ahead_since = 0, float("-inf")
+        self._seen: dict[str, int] = {}
         self._connector_overruns = 0
         self._epoll = select.epoll()
         for source in (self._connector, self._log):
@@ -82,15 +85,19 @@ class AuditSensor:
     def read(self) -> Sequence[Event]:
         """Return the events that wait, in the order in which they happened."""
         now = time.monotonic()
-        for _ in range(_ROUNDS):
-            if not self._round(now):
-                break
-        for call in self._assembler.expire(now - _OPEN_SECONDS):
-            self._trace.call(call)
-        if self._check_rules or now - self._checked > _CHECK_SECONDS:
+        self._compare_clocks(now)
+        behind = all(self._round(now) for _ in range(_ROUNDS))
+        patience = now - _OPEN_SECONDS
+        waits = self._trace.overdue(now) or self._assembler.overdue(patience)
+        if waits or self._check_rules or now - self._checked > _CHECK_SECONDS:
             self._check(now)
+            behind = behind or self._log.backlog > 0
+        for call in self._assembler.expire(patience - BEHIND_SECONDS if behind else patience):
+            self._trace.call(call)
+        self._assembler.serials.expire(now - _GAP_SECONDS)
         self._weigh(now)
-        return self._trace.take(now)
+        heard = self._since_boot(self._assembler.latest) if behind else math.inf
+        return self._trace.take(now, heard)
 
     def drop(self, session: int) -> None:
         """Say that a session is no access: nothing more of it is told."""
@@ -107,13 +114,13 @@ class AuditSensor:
     def losses(self) -> Mapping[str, int]:
         """Return how many events were lost by cause, since this sensor was made.
 
-        ``exec-`` causes count execs that no record told of; ``connector-overrun`` exits of which
-        the status is not known; ``audit-records`` records that are missing though no exec is.
+        ``exec-`` causes count execs that no record told of, ``exit-status`` exits without their
+        status. Of what the others count nobody knows whether there were execs among it that
+        nothing else tells of: events of the connector (``connector-overrun``), records of audit
+        (``audit-overrun``, ``audit-backlog``) and whole events of audit (``audit-gap``).
         """
-        found = dict(self._trace.lost)
-        if self._records_lost:
-            found["audit-records"] = self._records_lost
-        return found
+        counts = {"connector-overrun": self._connector.dropped, **self._missing()}
+        return {**self._trace.lost, **{cause: count for cause, count in counts.items() if count}}
 
     def close(self, *, keep: bool) -> None:
         """Let go, and leave kernel audit as it was found; a second time is no mistake.
@@ -130,12 +137,12 @@ class AuditSensor:
         # Audit is read first and used last: whatever it tells of, the connector has told by then.
         messages = list(self._log.read(_BATCH))
         some = bool(messages)
-        for event in self._connector.read(_BATCH * 4):
+        for event in self._connector.read(_DRAIN):
             some = True
             self._trace.proc(event, now)
         if self._connector.overruns != self._connector_overruns:
             self._connector_overruns = self._connector.overruns
-            self._trace.resync(now)
+            self._trace.resync()
         for message in messages:
             if message.kind == CONFIG_CHANGE:
                 self._check_rules = True
@@ -145,10 +152,19 @@ class AuditSensor:
                 self._trace.call(call)
         return some
 
-    def _wants(self, name: str, pid: int, stamp: Stamp) -> bool:
-        ahead = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        began = stamp.time - ahead
-        return self._trace.wants(name, pid, stamp.serial, began, time.monotonic())
+    def _wants(self, name: str, caller: Caller, stamp: Stamp) -> bool:
+        began = self._since_boot(stamp.time)
+        return self._trace.wants(name, caller, stamp.serial, began, time.monotonic())
+
+    def _since_boot(self, wall: int) -> int:
+        """Convert a stamp; of one from before the clock was set the result may be too early."""
+        return wall - self._ahead
+
+    def _compare_clocks(self, now: float) -> None:
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        ahead = time.time_ns() - boot
+        if ahead >= self._ahead or now - self._ahead_since > BEHIND_SECONDS:
+            self._ahead, self._ahead_since = ahead, now
 
     def _check(self, now: float) -> None:
         rules, self._check_rules, self._checked = self._check_rules, False, now
@@ -156,29 +172,26 @@ class AuditSensor:
             self._evidence[reason] = now
 
     def _weigh(self, now: float) -> None:
-        """Note what speaks for losses; what no missing exec explains is counted by itself."""
-        counts = {
-            "backlog": self._log.lost,
-            "overrun": self._log.overruns,
-            "gap": self._assembler.serials.missing,
-        }
-        missing = sum(self._trace.lost.values())
-        for reason, count in counts.items():
-            if count > self._seen[reason]:
-                self._evidence[reason] = now
-                self._unexplained.append((now, count - self._seen[reason], missing))
+        """Note what speaks for losses."""
+        counts = self._missing()
+        for cause, count in counts.items():
+            if count > self._seen.get(cause, 0):
+                self._evidence[cause] = now
         self._seen = counts
-        while self._unexplained and self._unexplained[0][0] < now - _EVIDENCE_SECONDS:
-            _, count, before = self._unexplained.pop(0)
-            if missing == before:
-                self._records_lost += count
+
+    def _missing(self) -> dict[str, int]:
+        return {
+            "audit-backlog": (self._log.lost - self._lost_before) & 0xFFFFFFFF,
+            "audit-overrun": self._log.dropped,
+            "audit-gap": self._assembler.serials.missing,
+        }
 
     def _cause(self) -> str:
         since = time.monotonic() - _EVIDENCE_SECONDS
         recent = [reason for reason, when in self._evidence.items() if when > since]
-        for reason in ("disabled", "rules", "owner", "overrun", "backlog", "gap"):
+        for reason in ("disabled", "rules", "owner", "audit-overrun", "audit-backlog", "audit-gap"):
             if reason in recent:
-                return f"exec-{reason}"
+                return f"exec-{reason.rpartition('-')[2]}"
         return "exec-hidden" if self._log.hiding else "exec-unexplained"
 
     def _number(self) -> int:

@@ -7,26 +7,33 @@ the connector told them, each exec as soon as its records are there.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Union
+from dataclasses import replace
+from typing import Tuple, Union  # noqa: UP035  Python 3.8
 
 from exectrail_agent.audit.connector import Exec, Exit, Fork, ProcEvent
-from exectrail_agent.audit.execve import Sighting, Sightings, complete, without_records
+from exectrail_agent.audit.entries import Entries
+from exectrail_agent.audit.execve import GONE, NO_RECORD, Sighting, Sightings, complete
 from exectrail_agent.audit.kin import Kin
 from exectrail_agent.audit.lineage import Lineage, Process
-from exectrail_agent.audit.parse import Call
+from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
 from exectrail_agent.audit.places import Place, ProcReader, to_tick
 from exectrail_agent.audit.rules import CROSSINGS
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, LiveSession
 
 PATIENCE_SECONDS = 3.0
+BEHIND_SECONDS = 30.0
+_PASSED = 1_000_000_000
 _SAME_START = 50_000_000
 _MOST_WAITING = 16384
-_GONE = "gone before it could be read"
+_SWEEP_SECONDS = 10.0
+_UNWANTED = 20_000_000_000
 _PLACE_FIELDS = ("task.cgroup", "task.mount_namespace", "task.pid_namespace")
 
-_Item = Union[Sighting, "tuple[Process, ExitEvent]", EndEvent]
+_Exited = Tuple[Process, ExitEvent]
+_Item = Union[Sighting, _Exited, EndEvent]
 
 
 class Trace:
@@ -34,6 +41,7 @@ class Trace:
 
     - `number`: gives a new session its number. `cause`: says why records are missing at present.
     - `lost`: execs and exits that could not be told, by cause.
+    - `since`: execs that began before that time are of no interest if the connector is silent.
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class Trace:
         everything: bool = False,
     ) -> None:
         self.lost: Counter[str] = Counter()
-        self._doubtful_until = float("-inf")
+        self.since = 0
         self._reader = reader
         self._number = number
         self._cause = cause
@@ -54,9 +62,10 @@ class Trace:
         self._kin = Kin(self._lineage, reader)
         self._items: deque[_Item] = deque()
         self._sightings = Sightings()
-        self._lingering: dict[int, tuple[int, int]] = {}
+        self._lingering: dict[int, tuple[int, int, _Exited | None]] = {}
         self._claimed: dict[int, Sighting] = {}
-        self._undecided: dict[int, Sighting] = {}
+        self._entries = Entries()
+        self._swept = 0.0
         self._dropped: set[int] = set()
         self._latest = 0
 
@@ -70,58 +79,85 @@ class Trace:
         else:
             self._exit(event)
 
-    def wants(self, name: str, pid: int, serial: int, began: int, now: float) -> bool:
+    def wants(self, name: str, caller: Caller, serial: int, began: int, now: float) -> bool:
         """Whether a call's records are of use; `began` is when it did, in time since boot.
 
-        To be asked once for each call, in their order.
+        To be asked once for each call, in their order, after `proc` has told of them all.
         """
         if name in CROSSINGS:
-            self._crossing(pid)
+            for sighting in self._entries.crossing(caller, began, joins=name == "setns"):
+                self._retract(sighting)
+            self._kin.crossed(caller, began)
             return False
-        claimed = self._sightings.claim(pid, began)
-        if claimed is None and now < self._doubtful_until:
-            self._exec(Exec(began, pid), now)
-            claimed = self._sightings.claim(pid, began)
-        if not isinstance(claimed, Sighting) or claimed.session in self._dropped:
-            return False
-        if claimed.undecided and not claimed.crossed:
-            self.drop(claimed.session)
-            return False
-        self._claimed[serial] = claimed
-        return True
+        claimed = self._sightings.claim(caller.pid, began)
+        if claimed is None and began > self.since:
+            # The connector must have lost it, and perhaps its fork too.
+            self._exec(Exec(began, caller.pid), now, caller.parent)
+            claimed = self._sightings.claim(caller.pid, began)
+        if isinstance(claimed, Sighting) and self._is_wanted(claimed):
+            if not claimed.undecided or claimed.crossed:
+                claimed.claimed = True
+                # What is on its way is worth another wait.
+                claimed.deadline = max(claimed.deadline, now + PATIENCE_SECONDS)
+                self._claimed[serial] = claimed
+                return True
+            self._pass_on(claimed, now)
+        return self._entries.starts(serial, caller, began)
 
     def call(self, call: Call) -> None:
         """Take in the records of a call that was wanted."""
         sighting = self._claimed.pop(call.stamp.serial, None)
-        if sighting and sighting.session not in self._dropped:
-            sighting.event = complete(sighting, call)
+        if sighting and self._is_wanted(sighting):
+            sighting.event = self._completed(sighting, call)
+        self._entries.started(call)
 
-    def take(self, now: float) -> list[Event]:
-        """Return the events that nothing has to be waited for."""
+    def overdue(self, now: float) -> bool:
+        """Whether `take` has waited long enough for something, if the records are not behind."""
+        item = self._items[0] if self._items else None
+        if not isinstance(item, Sighting) or item.session in self._dropped:
+            return False
+        return not self._must_wait(item, now, math.inf) and (
+            item.event is None or (not item.crossed and item.late > 0)
+        )
+
+    def take(self, now: float, heard: float = math.inf) -> list[Event]:
+        """Return the events that nothing has to be waited for.
+
+        HEARD is the time since boot up to which audit has told everything for certain.
+        """
         self._end_lingering()
-        self._sightings.expire(now)
+        if now - self._swept > _SWEEP_SECONDS:
+            self._swept = now
+            self._sightings.expire(int(min(self._latest, heard)) - _UNWANTED)
         ready: list[Event] = []
-        while self._items and not self._must_wait(self._items[0], now):
-            item = self._items.popleft()
-            if _session_of(item) in self._dropped:
-                continue
-            if isinstance(item, Sighting):
-                event = item.event or self._give_up(item)
-                if event:
-                    item.note(event)
-                    ready.append(event)
-            elif isinstance(item, EndEvent):
-                ready.append(item)
-            elif item[0].told:
-                ready.append(item[1])
+        while self._items and not self._must_wait(self._items[0], now, heard):
+            event = self._tell(self._items.popleft(), now)
+            if event:
+                ready.append(event)
         if not self._items:
             self._dropped.clear()
         return ready
 
+    def _tell(self, item: _Item, now: float) -> Event | None:
+        if isinstance(item, Sighting) and item.entry:
+            self._entries.settle(item)
+        if _session_of(item) in self._dropped:
+            return None
+        if isinstance(item, EndEvent):
+            return item
+        if not isinstance(item, Sighting):
+            return item[1] if item[0].told else None
+        if item.retracted:
+            return None
+        event = item.event or self._give_up(item, now)
+        if event:
+            item.note(event)
+        return event
+
     def drop(self, session: int) -> None:
         """Forget a session, and what waits of it."""
         ended = self._lineage.drop(session)
-        self._undecided.pop(session, None)
+        self._entries.forget(session)
         if self._items:
             self._dropped.add(session)
         self._items += [EndEvent(self._latest, number) for number in ended]
@@ -136,16 +172,13 @@ class Trace:
             for number, members in self._lineage.members().items()
         ]
 
-    def resync(self, now: float) -> None:
+    def resync(self) -> None:
         """Compare with /proc after events of the connector were lost."""
-        self._doubtful_until = now + PATIENCE_SECONDS
-        present = {*self._reader.pids()}
+        present = self._kin.catch_up()
         for pid in self._lineage.pids():
             process = self._lineage.get(pid)
             if process and pid not in present:
                 self._without_status(process)
-        for pid in present:
-            self._kin.process(pid)
 
     def _fork(self, event: Fork) -> None:
         start = to_tick(event.time)
@@ -160,36 +193,37 @@ class Trace:
         if above and above.entering and not process.session and not process.crossed:
             self._kin.look(process, above)
 
-    def _exec(self, event: Exec, now: float) -> None:
+    def _exec(self, event: Exec, now: float, parent: int = 0) -> None:
         process = self._kin.process(event.pid)
         if process is None:
-            process = self._lineage.add(event.pid, 0, to_tick(event.time))
-        self._lingering.pop(event.pid, None)
+            process = self._lineage.add(event.pid, parent, to_tick(event.time))
+        _, _, exited = self._lingering.pop(event.pid, (0, 0, None))
+        if exited:  # Only the leader was gone, to make room for the thread that has done this.
+            self._items.remove(exited)
         place = self._reader.place(event.pid)
         if process.session:
             before, process.place = process.place, place or process.place
             if place and before and place != before:
-                self._open(process, event.time, now, place)
+                self._open(process, event.time, now, place).place_parent(before)
             else:
-                self._see(process, event.time, now, process.place)
+                sighting = self._see(process, event.time, now, process.place)
+                if process.session in self._entries.unentered:
+                    self._enter(sighting, self._entries.unentered.pop(process.session))
             return
         crossed, seen = process.crossed, process.place
         process.crossed, process.entering = False, False
         process.looked_at = float("-inf")
         process.place = place = place or (seen if crossed else None)
         if place is None and (crossed or not self._kin.of_kernel(process)):
-            self._open(process, event.time, now, None, undecided=not crossed)
+            self._open(process, event.time, now, None, crossed=crossed)
         elif place is None or place.foreign:
-            self._pass_over(event, now)
+            self._sightings.pass_over(event.pid, event.time)
         elif self._kin.has_left(process, place, now, crossed=crossed):
-            self._open(process, event.time, now, place)
+            self._open(process, event.time, now, place, crossed=crossed)
         elif self._everything:
             self._see(process, event.time, now, place)
         else:
-            self._pass_over(event, now)
-
-    def _pass_over(self, event: Exec, now: float) -> None:
-        self._sightings.pass_over(event.pid, event.time, now + PATIENCE_SECONDS)
+            self._sightings.pass_over(event.pid, event.time)
 
     def _open(
         self,
@@ -198,20 +232,54 @@ class Trace:
         now: float,
         place: Place | None,
         *,
-        undecided: bool = False,
-    ) -> None:
+        crossed: bool = False,
+    ) -> Sighting:
         outer = self._lineage.open(process, self._number())
         sighting = self._see(process, time, now, place)
         if outer < 0:
-            return
-        sighting.outer, sighting.entry, sighting.undecided = outer, True, undecided
-        if undecided:
-            self._undecided[process.session] = sighting
-        environment = self._reader.audit_ids(process.pid)
+            return sighting
+        self._enter(sighting, self._entries.unentered.get(outer, outer))
+        if not crossed:
+            self._entries.watch(sighting, now)
+        return sighting
+
+    def _enter(self, sighting: Sighting, outer: int) -> None:
+        sighting.outer, sighting.entry = outer, True
+        current = sighting.process.ran == sighting.time
+        environment = self._reader.audit_ids(sighting.process.pid) if current else None
         if environment is None:
-            sighting.unknown["environment"] = _GONE
+            sighting.unknown["environment"] = GONE
         else:
             sighting.environment = environment
+
+    def _pass_on(self, sighting: Sighting, now: float) -> None:
+        """Take back an entry that is none; perhaps what was run next in its session is one."""
+        sighting.retracted = True
+        later = self._entries.followers(sighting)
+        while later:
+            item = later.pop(0)
+            if item.has_left:
+                self._enter(item, sighting.outer)
+                sure = bool(item.parent.mount_namespace)
+                self._entries.watch(item, now, sure=sure, later=later)
+                return
+            item.retracted = True
+        self.drop(sighting.session)
+
+    def _is_wanted(self, sighting: Sighting) -> bool:
+        return not sighting.retracted and sighting.session not in self._dropped
+
+    def _retract(self, sighting: Sighting) -> None:
+        """Take back an entry: the process went in afterwards, so what it runs next is the entry."""
+        for item in self._items:
+            if isinstance(item, Sighting) and self._is_wanted(item) and not item.event:
+                if item.session == sighting.session:
+                    self._enter(item, sighting.outer)
+                    return
+                if item.outer == sighting.session:
+                    item.outer = sighting.outer
+                    return
+        self._entries.unentered[sighting.session] = sighting.outer
 
     def _see(self, process: Process, time: int, now: float, place: Place | None) -> Sighting:
         sighting = Sighting(
@@ -224,77 +292,98 @@ class Trace:
             place=place,
         )
         if place is None:
-            sighting.unknown.update(dict.fromkeys(_PLACE_FIELDS, _GONE))
+            sighting.unknown.update(dict.fromkeys(_PLACE_FIELDS, GONE))
         if not sighting.parent.executable:
-            sighting.unknown["parent.executable"] = _GONE
-        process.task = None
+            sighting.unknown["parent.executable"] = GONE
+        process.task, process.ran = None, time
         self._items.append(sighting)
         self._sightings.add(sighting)
+        self._entries.follow(sighting)
         return sighting
 
     def _exit(self, event: Exit) -> None:
         process = self._lineage.get(event.pid)
         if process is None:
             return
-        if process.session:
-            standing = self._reader.standing(event.pid)
-            # The leader can go before other threads, also to make room for one that execs.
-            if standing and not standing.over:
-                self._lingering[event.pid] = (event.time, event.status)
-                return
-        self._gone(process, event.time, event.status)
+        if not process.session and not process.crossed:
+            self._gone(process, event.time, event.status)
+            return
+        # The leader can go before other threads, also to make room for one that execs.
+        standing, exited = self._reader.standing(event.pid), None
+        if process.session and (standing is None or standing.over):
+            exited = (process, _exit_of(process, event.time, event.status))
+            self._items.append(exited)
+        self._lingering[event.pid] = (event.time, event.status, exited)
 
     def _gone(self, process: Process, time: int, status: int | None) -> None:
         session = process.session
-        self._lingering.pop(process.pid, None)
+        _, _, exited = self._lingering.pop(process.pid, (0, 0, None))
         ended = self._lineage.remove(process)
         if not session:
             return
-        if status is not None:
-            gone = ExitEvent(time, session, process.pid, process.start, status)
-            self._items.append((process, gone))
-        elif process.told:
-            self.lost["connector-overrun"] += 1
+        if status is not None and not exited:
+            self._items.append((process, _exit_of(process, time, status)))
+        elif not exited and process.told:
+            self.lost["exit-status"] += 1
+        for number in ended:
+            self._entries.unentered.pop(number, None)
         self._items += [EndEvent(time, number) for number in ended]
 
     def _without_status(self, process: Process) -> None:
-        time, status = self._lingering.get(process.pid, (0, None))
+        time, status, _ = self._lingering.get(process.pid, (0, None, None))
         self._gone(process, time or self._latest, status)
 
     def _end_lingering(self) -> None:
-        for pid, (time, status) in list(self._lingering.items()):
-            standing = self._reader.standing(pid)
+        for pid, (time, status, exited) in list(self._lingering.items()):
+            standing = None if exited else self._reader.standing(pid)
             process = self._lineage.get(pid)
             if process and (standing is None or standing.over):
                 self._gone(process, time, status)
 
-    def _crossing(self, pid: int) -> None:
-        for sighting in self._undecided.values():
-            if pid in {sighting.process.pid, sighting.parent.pid}:
-                sighting.crossed = True
-        self._kin.crossed(pid)
+    def _must_wait(self, item: _Item, now: float, heard: float) -> bool:
+        if (
+            not isinstance(item, Sighting)
+            or not self._is_wanted(item)
+            or len(self._items) > _MOST_WAITING
+        ):
+            return False
+        more = BEHIND_SECONDS if heard < item.time + _PASSED else 0.0
+        if item.event is None:
+            return now < item.deadline + more
+        return not item.crossed and now < item.late + more
 
-    def _must_wait(self, item: _Item, now: float) -> bool:
-        return (
-            isinstance(item, Sighting)
-            and item.event is None
-            and now < item.deadline
-            and len(self._items) <= _MOST_WAITING
-            and item.session not in self._dropped
-        )
+    def _completed(self, sighting: Sighting, call: Call) -> ExecEvent:
+        process, problem = sighting.process, call.arguments.lacking()
+        current = self._lineage.get(process.pid) is process and process.ran == sighting.time
+        found = self._reader.program(process.pid) if problem and current else None
+        if found:
+            told, argv = found
+            call = replace(
+                call,
+                fields=call.fields or told,
+                arguments=Arguments.of(argv, f"{problem}: read from /proc later"),
+            )
+        return complete(sighting, call, self._entries.runtime(sighting))
 
-    def _give_up(self, sighting: Sighting) -> ExecEvent | None:
-        self._sightings.forget(sighting, sighting.process.pid)
-        self._undecided.pop(sighting.session, None)
-        if not sighting.entry or (sighting.undecided and not sighting.crossed):
+    def _give_up(self, sighting: Sighting, now: float) -> ExecEvent | None:
+        self._sightings.give_up(sighting)
+        if sighting.undecided and not sighting.crossed:
             self.lost[self._cause()] += 1
-            if sighting.undecided:
-                self.drop(sighting.session)
+            self._pass_on(sighting, now)
             return None
-        # The access must not get lost, so it is told with what there is.
-        alive = self._lineage.get(sighting.process.pid) is sighting.process
-        name = self._reader.name(sighting.process.pid) if alive else (b"", b"")
-        return without_records(sighting, *name)
+        arguments = Arguments(problem=NO_RECORD)
+        event = self._completed(
+            sighting, Call(Stamp(0, 0), 0.0, "execve", sighting.process.pid, {}, arguments)
+        )
+        # An access must not get lost, so it is told with what there is.
+        if event.task.executable or sighting.entry:
+            return event
+        self.lost[self._cause()] += 1
+        return None
+
+
+def _exit_of(process: Process, time: int, status: int) -> ExitEvent:
+    return ExitEvent(time, process.session, process.pid, process.start, status)
 
 
 def _same(one: int, other: int) -> bool:

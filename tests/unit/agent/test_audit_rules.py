@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import struct
 from pathlib import Path
@@ -12,6 +14,8 @@ from exectrail_agent import netlink
 from exectrail_agent.audit import connector as proc_connector
 from exectrail_agent.audit.connector import Exec, Exit, Fork, decode
 from exectrail_agent.audit.control import FoundSettings, Status, settings, status_of
+from exectrail_agent.audit.parse import Arguments, number_of, text_of
+from exectrail_agent.audit.places import ProcReader
 from exectrail_agent.audit.rules import (
     ALWAYS,
     EXIT_FILTER,
@@ -27,6 +31,7 @@ from exectrail_agent.audit.rules import (
     wanted,
 )
 from exectrail_agent.events import SensorError
+from exectrail_agent.netlink import NetlinkSocket
 
 NATIVE, OTHER = wanted("x86_64")
 ARCHITECTURE, SUCCESS, KEY = NATIVE.fields
@@ -103,6 +108,52 @@ def test_rules_that_hide_execs_are_seen() -> None:
     assert not switches_off(Rule(TASK_FILTER, NEVER, frozenset(), ((1, 1 << 30, 5),)))
     assert may_hide(Rule(EXIT_FILTER, NEVER, frozenset({59}), ()), [NATIVE])
     assert not may_hide(Rule(EXIT_FILTER, NEVER, frozenset({1}), ()), [NATIVE])
+
+
+@pytest.mark.parametrize(
+    ("fields", "hides"),
+    [
+        (((12, 0x40000000, 1309),), True),
+        (((12, 0x40000000, 1300), (109, 0x40000000, 0)), True),
+        (((12, 0x30000000, 1307),), True),
+        (((9, 0x40000000, 5),), True),
+        (((12, 0x40000000, 1307),), False),
+    ],
+)
+def test_rules_that_leave_out_records_of_execs_are_seen(
+    fields: tuple[tuple[int, int, int], ...],
+    hides: bool,  # noqa: FBT001
+) -> None:
+    assert may_hide(Rule(5, ALWAYS, frozenset(), fields), wanted("x86_64")) is hides
+
+
+def test_what_did_not_fit_into_a_socket_is_counted_to_the_last() -> None:
+    users = 2  # NETLINK_USERSOCK
+    listener = NetlinkSocket(users, group=1, receive_bytes=4096)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, users) as sender:
+            for _ in range(100):
+                # Refused is only the copy for the kernel itself.
+                with contextlib.suppress(ConnectionRefusedError):
+                    sender.sendto(b"x" * 1000, (0, 1))
+        read = list(listener.datagrams(1000))
+        assert 0 < len(read) < 100
+        assert listener.dropped == 100 - len(read)
+    finally:
+        listener.close()
+
+
+def test_what_a_process_runs_is_read_as_audit_would_tell_it() -> None:
+    found = ProcReader().program(os.getpid())
+
+    assert found
+    told, argv = found
+    assert text_of(told[b"exe"]) == os.fsencode(Path("/proc/self/exe").readlink())
+    assert number_of(told[b"uid"], -1) == os.getuid()
+    assert {b"comm", b"gid", b"auid", b"ses"} < {*told}
+    assert argv == Path("/proc/self/cmdline").read_bytes()
+    assert Arguments.of(argv, "why").finish() == (argv, 0)
+    assert ProcReader().program(2**30) is None
 
 
 def test_rules_are_told_as_auditctl_takes_them() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exectrail_agent.audit.connector import Exec, Exit, Fork
-from exectrail_agent.audit.parse import Arguments, Call, Stamp
+from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
 from exectrail_agent.audit.places import Place, ProcReader, Standing
 from exectrail_agent.audit.trace import PATIENCE_SECONDS, Trace
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent
@@ -44,6 +44,12 @@ class Node(ProcReader):
     def name(self, pid: int) -> tuple[bytes, bytes]:
         return (b"/bin/p%d" % pid, b"p%d" % pid) if pid in self.parents else (b"", b"")
 
+    def program(self, pid: int) -> tuple[dict[bytes, bytes], bytes] | None:
+        if pid not in self.parents:
+            return None
+        executable, comm = (text.hex().encode() for text in self.name(pid))
+        return {b"exe": executable, b"comm": comm, b"uid": b"7"}, b"p\0now\0"
+
     def audit_ids(self, pid: int) -> Mapping[bytes, bytes] | None:
         return {b"SPO_EXEC_REQUEST_UID": b"u"} if pid in self.parents else None
 
@@ -55,6 +61,8 @@ class Story:
         self.node = Node()
         self.now = 0.0
         self.records: list[tuple[str, int, int, int]] = []
+        self.runtimes: set[int] = set()
+        self._parents: dict[int, int] = {}
         self._time = count(MILLISECOND, MILLISECOND)
         self._serial = count(1)
         self.trace = Trace(
@@ -69,6 +77,7 @@ class Story:
     def cross(self, pid: int, place: Place = INSIDE) -> None:
         self.node.places[pid] = place
         self.records.append(("setns", pid, next(self._serial), next(self._time)))
+        self._parents[pid] = self.node.parents[pid]
 
     def exec(self, pid: int, *, seen: bool = True) -> None:
         time = next(self._time)
@@ -86,13 +95,15 @@ class Story:
 
     def audit(self) -> list[Event]:
         for name, pid, serial, time in self.records:
-            if self.trace.wants(name, pid, serial, time, self.now):
+            caller = Caller(pid, self._parents.get(pid, 0), pid in self.runtimes)
+            if self.trace.wants(name, caller, serial, time, self.now):
                 arguments = Arguments()
                 arguments.add(b'argc=1 a0="s%d"' % serial)
-                told = {b"exe": b'"/bin/p%d"' % pid, b"comm": b'"p"'}
+                told = {b"exe": b'"/bin/p%d"' % pid, b"comm": b'"p"', b"tty": b"(none)"}
+                told.update(dict.fromkeys((b"uid", b"gid", b"auid", b"ses"), b"0"))
                 stamp = Stamp(time, serial)
                 self.trace.call(
-                    Call(stamp, 0.0, name, pid, told, arguments, b"/", b"/f", complete=True)
+                    Call(stamp, 0.0, name, pid, told, arguments, b"/", b"/f", 42, complete=True)
                 )
         self.records.clear()
         return self.trace.take(self.now)
@@ -182,6 +193,73 @@ def test_the_program_that_crosses_is_not_the_entry_nor_are_its_records() -> None
     assert entry.argv != b"s%d\0" % serial
 
 
+@pytest.mark.parametrize("forks", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_is_seen_inside_only_because_that_was_read_late_is_no_entry(
+    forks: bool,  # noqa: FBT001
+    at_once: bool,  # noqa: FBT001
+) -> None:
+    """As nsenter: it goes in after its own start, before anybody has looked where it is."""
+    story, last = Story(), 11 if forks else 10
+    story.fork(1, 10)
+    story.node.places[10] = INSIDE
+    story.exec(10)
+    story.cross(10)
+    if not at_once:
+        assert story.audit() == []
+    if forks:
+        story.fork(10, 11)
+    story.exec(last)
+    serial = story.records[-1][2]
+
+    (entry,) = story.audit()
+
+    assert isinstance(entry, ExecEvent)
+    assert (entry.entry, entry.task.pid, entry.argv) == (True, last, b"s%d\0" % serial)
+    assert (entry.outer, entry.task.cgroup) == (0, b"/box")
+    for pid in {10, last}:
+        story.exit(pid)
+    assert kinds(story.audit()) == [("exit", last), ("end", 0)]
+    assert not story.trace.lost
+
+
+def test_who_is_seen_on_its_way_into_several_namespaces_enters_once() -> None:
+    story = Story()
+    story.fork(1, 10)
+    story.node.places[10] = replace(INSIDE, pid_namespace=1)
+    story.exec(10)
+    story.cross(10, replace(INSIDE, pid_namespace=1))
+    story.fork(10, 11)
+    story.node.places[11] = INSIDE
+    story.exec(11)
+
+    (entry,) = story.audit()
+
+    assert isinstance(entry, ExecEvent)
+    assert (entry.entry, entry.task.pid, entry.outer) == (True, 11, 0)
+
+
+def test_an_access_that_was_gone_too_soon_has_what_tells_its_container() -> None:
+    story = Story()
+    story.fork(1, 9)
+    story.exec(9)
+    runtime = story.records[-1]
+    story.fork(9, 10)
+    story.cross(10)
+    story.exit(9)
+    story.exec(10, seen=False)
+    story.exit(10)
+    story.runtimes.add(runtime[1])
+
+    entry = story.audit()[0]
+
+    assert isinstance(entry, ExecEvent)
+    assert entry.through == b"s%d\0" % runtime[2]
+    assert entry.parent.executable == b"/bin/p9"
+    assert entry.device == 42
+    assert not entry.task.cgroup
+
+
 def test_an_entry_that_was_gone_too_soon_is_told_if_a_crossing_was_seen() -> None:
     story = Story()
     story.fork(1, 10)
@@ -213,6 +291,59 @@ def test_who_is_born_inside_by_another_is_seen_too() -> None:
     assert kinds(told) == [("entry", 11), ("exit", 11), ("end", 0)]
     assert isinstance(told[0], ExecEvent)
     assert told[0].task.cgroup == b"/box"
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_program_that_crosses_may_be_gone_before_anybody_has_looked(seen: bool) -> None:  # noqa: FBT001
+    story = Story()
+    story.fork(1, 10)
+    story.exec(10, seen=False)
+    story.cross(10)
+    story.exec(10, seen=seen)
+    serial = story.records[-1][2]
+
+    (entry,) = story.audit()
+
+    assert isinstance(entry, ExecEvent)
+    assert (entry.entry, entry.argv) == (True, b"s%d\0" % serial)
+    assert not story.trace.lost
+
+
+def test_who_runs_several_programs_too_fast_to_be_seen_enters_nothing() -> None:
+    story = Story()
+    story.fork(1, 10)
+    story.exec(10, seen=False)
+    story.fork(10, 11)
+    story.exec(11, seen=False)
+    story.exec(11)
+    story.exec(10)
+
+    assert story.audit() == []
+    assert story.late() == []
+    assert not story.trace.lost
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_who_made_it_may_be_gone_when_audit_tells_that_it_went_in(seen: bool) -> None:  # noqa: FBT001
+    story = Story()
+    story.runtimes.add(9)
+    story.fork(1, 9)
+    story.exec(9)
+    story.fork(9, 10)
+    story.cross(10)
+    story.fork(10, 11, waited_for_by=9)
+    story.exit(10)
+    if seen:  # While the runtime prepares it there is time to look.
+        assert story.audit() == []
+    story.exec(11, seen=False)
+    story.exit(11)
+
+    told = story.audit()
+
+    assert kinds(told) == [("entry", 11), ("exit", 11), ("end", 0)]
+    assert isinstance(told[0], ExecEvent)
+    assert bool(told[0].task.cgroup) is seen
+    assert bool(told[0].through) is not seen
 
 
 def test_what_was_gone_too_soon_without_a_crossing_is_none() -> None:
@@ -271,6 +402,23 @@ def test_a_session_within_a_session() -> None:
     ]
 
 
+def test_whose_parent_is_gone_came_from_where_it_was_itself() -> None:
+    story = Story()
+    entered(story)
+    story.fork(10, 11)
+    story.fork(11, 12)
+    story.exit(11)
+    story.audit()
+    story.cross(12, replace(INSIDE, mount_namespace=3))
+    story.exec(12)
+
+    inner = story.audit()[0]
+
+    assert isinstance(inner, ExecEvent)
+    assert (inner.parent.executable, inner.parent.cgroup) == (b"", b"/box")
+    assert inner.parent.mount_namespace == INSIDE.mount_namespace
+
+
 def test_a_leader_that_goes_before_its_threads_is_no_exit_yet() -> None:
     story = Story()
     entered(story)
@@ -319,6 +467,21 @@ def test_an_exec_by_a_thread_ends_nothing() -> None:
     assert kinds(story.audit()) == [("exec", 10)]
 
 
+def test_an_exec_by_a_thread_of_a_process_that_is_gone_by_now_is_told() -> None:
+    story = Story()
+    entered(story)
+    del story.node.parents[10], story.node.places[10]
+    story.trace.proc(Exit(next(story._time), 10, 0), story.now)
+    story.exec(10)
+    story.trace.proc(Exit(next(story._time), 10, 256), story.now)
+
+    told = story.audit()
+
+    assert kinds(told) == [("exec", 10), ("exit", 10), ("end", 0)]
+    assert [one.status for one in told if isinstance(one, ExitEvent)] == [256]
+    assert not story.trace.lost
+
+
 def test_an_exec_without_records_is_lost_and_counted_by_cause() -> None:
     story = Story(cause="exec-backlog")
     entered(story)
@@ -345,7 +508,9 @@ def test_an_entry_without_records_is_told_with_what_there_is() -> None:
     assert isinstance(entry, ExecEvent)
     assert entry.entry
     assert entry.task.executable == b"/bin/p10"
-    assert {"argv", "cwd", "uid"} <= {*entry.unknown}
+    assert (entry.argv, entry.uid) == (b"p\0now\0", 7)
+    assert {"argv", "cwd", "gid", "tty"} <= {*entry.unknown}
+    assert "uid" not in entry.unknown
     assert not story.trace.lost
 
 
@@ -370,12 +535,13 @@ def test_processes_that_the_connector_did_not_tell_of_are_found() -> None:
     del story.node.parents[10]
     del story.node.places[10]
     story.node.parents[20], story.node.places[20] = 1, INSIDE
-    story.trace.resync(story.now)
+    story.trace.resync()
 
     assert kinds(story.audit()) == [("end", 0)]
-    assert story.trace.lost == {"connector-overrun": 1}
+    assert story.trace.lost == {"exit-status": 1}
     story.records.append(("execve", 20, 999, 10**9))
-    assert kinds(story.audit()) == [("entry", 20)]
+    assert story.audit() == []
+    assert kinds(story.late()) == [("entry", 20)]
 
 
 def test_what_is_there_at_the_start_is_in_sessions() -> None:
