@@ -502,11 +502,19 @@ def state_dir_problem(path, pods):
     return None
 
 
+def under_way(path):
+    """The journal, and whether its worker lives: one that has ended wrote its last words before."""
+    journal = get_json(path)
+    if not journal:
+        return None
+    if lives(journal["worker"]):
+        return dict(journal, alive=True)
+    return dict(get_json(path) or journal, alive=False)
+
+
 def records(state_dir):
     """What earlier runs have left: the settings in force, the change under way, the lock."""
-    journal = get_json(os.path.join(state_dir, "rollout.json"))
-    if journal:
-        journal["alive"] = lives(journal["worker"])
+    journal = under_way(os.path.join(state_dir, "rollout.json"))
     lock = get_json(os.path.join(state_dir, "lock.json"))
     if lock and (lock["boot"] != boot_id() or lock["until"] <= uptime()):
         lock = None

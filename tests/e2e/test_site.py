@@ -243,7 +243,8 @@ def test_a_run_that_is_interrupted_is_completed_by_the_next(site: Site) -> None:
 
     assert site.summary["exit_code"] == 0
     assert site.steps("agent") == {"worker-1": "kept", "worker-2": "kept", "master-1": "kept"}
-    assert site.steps("policy") == {"master-1": "done"}
+    # What was begun may have come to its end by itself.
+    assert site.steps("policy")["master-1"] in {"done", "kept"}
     assert {node["verified"] for node in site.summary["nodes"]} == {"verify passed"}
     assert "Nothing is left to do." in ran.said
 
@@ -272,8 +273,10 @@ def test_a_run_repairs_what_is_broken_and_nothing_else(site: Site) -> None:
     after = site.running()
 
     assert site.summary["exit_code"] == 0
-    assert site.steps("agent") == {"worker-1": "done", "worker-2": "done", "master-1": "done"}
-    assert "was stopped by a signal" in ran.said
+    steps = site.steps("agent")
+    assert (steps["worker-2"], steps["master-1"]) == ("done", "done")
+    # Its watchdog does the same after a minute, if it is first.
+    assert steps["worker-1"] == ("done" if "was stopped by a signal" in ran.said else "kept")
     assert (program / "exectrail-agent.pyz").read_bytes() == whole
     for node in site.made.machines:
         assert after[node.name][0] not in {0, before[node.name][0]}
