@@ -53,7 +53,7 @@ test: lint test-unit agent ## Set up everything and pass every gate and test but
 	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
 	@echo "== end-to-end tests on clusters and, before them in the queue for a processor, on virtual machines"
 	@echo "   (those on clusters show what they say when they end)"
-	@nice -n 15 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15 \
+	@nice -n 5 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15 \
 	  > build/clusters.log 2>&1 & clusters=$$!; \
 	  $(BIN)/pytest --durations=15 $(MACHINES); machines=$$?; \
 	  wait $$clusters; clusters=$$?; cat build/clusters.log; \
