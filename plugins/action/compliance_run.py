@@ -38,11 +38,7 @@ class ActionModule(RunAction):
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
         args = self._task.args
-        groups = task_vars["groups"]
-        inventory: dict[str, list[str]] = {str(host): [] for host in groups["all"]}
-        for group, hosts in groups.items():
-            for host in hosts:
-                inventory.setdefault(str(host), []).append(str(group))
+        inventory = self.inventory(task_vars)
         addresses = {}
         if boolean(args.get("installation", False)):
             variables = task_vars["hostvars"]

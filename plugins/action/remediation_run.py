@@ -32,11 +32,6 @@ class ActionModule(RunAction):
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
         args = self._task.args
-        groups = task_vars["groups"]
-        inventory: dict[str, list[str]] = {str(host): [] for host in groups["all"]}
-        for group, hosts in groups.items():
-            for host in hosts:
-                inventory.setdefault(str(host), []).append(str(group))
         named = args.get("checks") or ""
         opened = run.begin(
             directory,
@@ -47,7 +42,7 @@ class ActionModule(RunAction):
             waivers=str(args.get("waivers") or ""),
             strict=False,
             selected=[str(host) for host in task_vars["ansible_play_hosts_all"]],
-            inventory=inventory,
+            inventory=self.inventory(task_vars),
             run_id=str(args["run_id"]) if args.get("run_id") else None,
         )
         return {"changed": False, "hosts": len(opened.selected)}

@@ -56,6 +56,16 @@ class RunAction(Action):
 
     _requires_connection = False
 
+    @staticmethod
+    def inventory(task_vars: dict[str, Any]) -> dict[str, list[str]]:
+        """Return every host with its groups."""
+        groups = task_vars["groups"]
+        found: dict[str, list[str]] = {str(host): [] for host in groups["all"]}
+        for group, hosts in groups.items():
+            for host in hosts:
+                found.setdefault(str(host), []).append(str(group))
+        return found
+
     def must_have_begun(self, task_vars: dict[str, Any], registered: str) -> None:
         """Raise UsageError unless the run's first step has registered its result by this name."""
         if registered not in task_vars:

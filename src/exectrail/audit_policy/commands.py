@@ -111,7 +111,7 @@ def _report(path: Path, linted: LintedPolicy, counts: Counter[Severity]) -> dict
     }
 
 
-@audit_policy.command()
+@audit_policy.command(short_help="Say how a request is recorded.")
 @click.argument("path", metavar="FILE", type=_FILE)
 @click.option("--user", required=True, help="Name of the user, like system:serviceaccount:ns:name.")
 @click.option(

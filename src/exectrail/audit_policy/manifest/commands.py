@@ -79,7 +79,7 @@ def _settings_options(command: _Command) -> _Command:
     return command
 
 
-@click.group()
+@click.group(short_help="Put audit settings into a manifest.")
 def manifest() -> None:
     """Put the audit settings into a kube-apiserver's manifest, or take them out."""
 
