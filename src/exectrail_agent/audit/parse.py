@@ -280,7 +280,8 @@ class Assembler:
         # Most calls on a node are not wanted: say so before the record is read.
         found = _PID.search(text)
         head = text[:48].split(b" ", 2)
-        if not found or len(head) < 3:  # noqa: PLR2004
+        # The rules of others record attempts too, and a search along PATH is full of them.
+        if not found or len(head) < 3 or b" success=no " in text[: found.start()]:  # noqa: PLR2004
             return None
         try:
             name = self._call_of((int(head[0][5:], 16), int(head[1][8:])))

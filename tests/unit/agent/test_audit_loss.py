@@ -145,6 +145,22 @@ def test_records_of_several_execs_in_any_order_lose_no_exec(order: list[int]) ->
     assert not stream.audit.serials.missing
 
 
+def test_attempts_along_a_path_are_no_execs() -> None:
+    """Rules of others record them: each begins before the exec that at last succeeds."""
+    stream = Stream()
+    stream.happen(3, Ran(11, ends=True, connector=True, fork=True, lost=frozenset()))
+    for serial in (2, 1):
+        (_, text), *_, end = messages(serial, 11, 10)
+        failed = text.replace(b"success=yes exit=0", b"success=no exit=-2")
+        stream.heard[:0] = [(SYSCALL, failed), end]
+
+    told = stream.listen() + stream.listen(late=True)
+
+    (only,) = [one for one in told if isinstance(one, ExecEvent)]
+    assert only.argv == b"s3\0second\0"
+    assert not stream.trace.lost
+
+
 def test_numbers_that_begin_anew_or_leap_are_followed() -> None:
     serials = Serials()
     for serial in (2**32 - 2, 2**32 - 1, 1, 0, 3):
