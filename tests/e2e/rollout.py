@@ -79,12 +79,17 @@ class Run:
 
     def until(self, words: str) -> None:
         """Read what it says until it has said the words."""
+        if not self.reaches(words):
+            raise AssertionError(f"it has ended without {words!r}:\n{self.said}")
+
+    def reaches(self, words: str) -> bool:
+        """Read what it says until it has said the words, or has ended without."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.said += line
             if words in line:
-                return
-        raise AssertionError(f"it has ended without {words!r}:\n{self.said}")
+                return True
+        return False
 
     def kill(self) -> None:
         """End it with everything that it has started here, at once."""

@@ -430,7 +430,11 @@ def test_the_controller_is_killed(master: Master, case: tuple[str, ...]) -> None
     before = master.seen()
     for step in case:
         run = master.start(**wanted)
-        run.until(STEPS[step])
+        if not run.reaches(STEPS[step]):
+            # What the one before had begun has come to its end by itself.
+            assert step != case[0], run.said
+            assert "Every master has the settings" in run.said
+            break
         run.kill()
         # It could not give it back: the next run must see that nobody holds it any more.
         lock = json.loads((master.root / STATE / "lock.json").read_text())
