@@ -22,6 +22,17 @@ _DISCOVERY = "etc/kubernetes/lab-discovery.yaml"
 # An API server waits 30 s for watches before it ends, which is most of each restart.
 PATCHES = "etc/kubernetes/lab-patches"
 _QUICK_END = {"spec": {"terminationGracePeriodSeconds": 2}}
+_ETCD = {
+    # Nothing here outlives its host's crash, and a busy disk would slow all down.
+    "unsafe-no-fsync": "true",
+    "heartbeat-interval": "500",
+    "election-timeout": "2500",
+}
+_ELECTIONS = {
+    "leader-elect-lease-duration": "40s",
+    "leader-elect-renew-deadline": "30s",
+    "leader-elect-retry-period": "8s",
+}
 _READY_SECONDS = 120
 # What a container can't show or has less of than kubeadm asks for.
 _IGNORED = ["Mem", "NumCPU", "Swap", "SystemVerification"]
@@ -38,6 +49,10 @@ class Secrets:
 def new_secrets() -> Secrets:
     """Make secrets for one cluster."""
     return Secrets(f"{secrets.token_hex(3)}.{secrets.token_hex(8)}", secrets.token_hex(32))
+
+
+def _arguments(options: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in options.items()]
 
 
 def _registration(node: Node, *, schedulable: bool) -> dict[str, Any]:
@@ -75,12 +90,12 @@ def init_documents(
             "controlPlaneEndpoint": cluster.endpoint,
             "dns": {"disabled": True},
             "proxy": {"disabled": True},
+            # An idle control plane shakes hands many times a second.
+            "encryptionAlgorithm": "ECDSA-P256",
+            "controllerManager": {"extraArgs": _arguments(_ELECTIONS)},
+            "scheduler": {"extraArgs": _arguments(_ELECTIONS)},
             "etcd": {
-                "local": {
-                    "imageTag": recipes.etcd_tag(binaries),
-                    # Nothing here outlives its host's crash, and a busy disk would slow all down.
-                    "extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}],
-                }
+                "local": {"imageTag": recipes.etcd_tag(binaries), "extraArgs": _arguments(_ETCD)}
             },
         },
         {
