@@ -33,7 +33,9 @@ def conf(tmp_path: Path) -> str:
 @pytest.fixture
 def agent() -> Iterator[int]:
     """A process that looks like the agent."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "exectrail"])
+    code = "import time; print(flush=True); time.sleep(30)"
+    child = subprocess.Popen([sys.executable, "-c", code, "exectrail"], stdout=subprocess.PIPE)
+    assert child.stdout and child.stdout.readline(), "only then has it the words of its command"
     yield child.pid
     child.kill()
     child.wait()
