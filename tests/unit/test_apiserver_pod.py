@@ -146,6 +146,23 @@ def test_a_process_is_told_from_a_later_one_of_its_number(module: ModuleType) ->
     assert not module.lives(None)
 
 
+def test_a_change_that_ends_while_it_is_looked_at_has_ended(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker writes the last words between the look at the journal and that for the worker."""
+    path = tmp_path / "rollout.json"
+    path.write_text(json.dumps({"worker": [1, 1, "boot"], "outcome": "running"}))
+
+    def ends(_who: object) -> bool:
+        path.write_text(json.dumps({"worker": [1, 1, "boot"], "outcome": "done"}))
+        return False
+
+    monkeypatch.setattr(module, "lives", ends)
+
+    found = module.under_way(str(path))
+    assert (found["outcome"], found["alive"]) == ("done", False)
+
+
 def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text("text")
     (tmp_path / "policy").chmod(0o644)
