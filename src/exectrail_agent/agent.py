@@ -23,7 +23,7 @@ from exectrail_agent.events import Event, ExecEvent, Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.loss import LossAccountant
-from exectrail_agent.log.records import NodeIdentity
+from exectrail_agent.log.records import NodeIdentity, RecordMaker
 from exectrail_agent.log.writer import RecordWriter
 from exectrail_agent.notify import Notifier
 from exectrail_agent.sessions.narrator import Outcome
@@ -55,6 +55,7 @@ class Parts:
     sensor: Sensor
     index: ContainerIndex
     pods: KubeletPods | None
+    maker: RecordMaker
     tracker: SessionTracker
     writer: RecordWriter
     losses: LossAccountant
@@ -292,7 +293,7 @@ class Agent:
         return [each for each in found if each]
 
     def _record(self, word: str, cause: str, detail: str) -> None:
-        self._parts.writer.append([self._parts.tracker.maker.health(word, cause, detail)])
+        self._parts.writer.append([self._parts.maker.health(word, cause, detail)])
 
     def _save(self) -> None:
         data = {"sessions": self._parts.tracker.snapshot(), "losses": self._parts.losses.totals}
@@ -328,11 +329,10 @@ def _assemble(config: Config, sensor: Sensor, clock: Clock, saved: dict[str, obj
     )
     pods = _pods(config, node.name)
     index = ContainerIndex(pods=pods)
+    maker = RecordMaker(node, IdSource(), clock)
     tracker = SessionTracker(
-        node,
+        maker,
         index,
-        IdSource(),
-        clock,
         hold=config.get("agent", "hold_seconds"),
         everything=config.get("agent", "record") == "all",
         probes=config.get("agent", "probes"),
@@ -341,14 +341,14 @@ def _assemble(config: Config, sensor: Sensor, clock: Clock, saved: dict[str, obj
     ledger = Ledger(runtime / "ledger", node.boot)
     writer = RecordWriter(
         Path(config.get("log", "folder")) / LOG,
-        tracker.maker,
+        maker,
         max_bytes=config.get("log", "max_size_mb") * 1_000_000,
         max_files=config.get("log", "max_files"),
         ledger=ledger,
     )
     totals = saved.get("losses") if saved.get("boot") == node.boot else None
-    losses = LossAccountant(tracker.maker, totals if isinstance(totals, dict) else None)
-    return Parts(sensor, index, pods, tracker, writer, losses, ledger)
+    losses = LossAccountant(maker, totals if isinstance(totals, dict) else None)
+    return Parts(sensor, index, pods, maker, tracker, writer, losses, ledger)
 
 
 def _pods(config: Config, node: str) -> KubeletPods | None:

@@ -22,7 +22,7 @@ from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.canary import Canary, CanaryError
 from exectrail_agent.config import Config, ConfigError
 from exectrail_agent.events import Sensor, SensorError
-from exectrail_agent.log.logfiles import LogError
+from exectrail_agent.log.rotation import LogError
 from exectrail_agent.notify import Notifier
 from exectrail_agent.tree import render, visible
 

@@ -43,10 +43,6 @@ class Clock:
         """Return the boot time in nanoseconds."""
         return self._boot_time()
 
-    def wall(self, boot_time: int) -> int:
-        """Return the wall-clock time of a boot time, both in nanoseconds."""
-        return boot_time + self._offset
-
     def sample(self) -> ClockJump | None:
         """Measure the offset anew; tell of a change too large for a clock that is being slewed."""
         offset = self._measure()

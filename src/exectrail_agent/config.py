@@ -182,14 +182,3 @@ def check_folders(config: Config) -> None:
             probe.unlink()
         except OSError as error:
             raise ConfigError(f"[{section}] {name} = {folder} can't be written: {error}") from error
-
-
-def reference() -> str:
-    """Return the options as a Markdown table for the documentation."""
-    rows = ["| option | default | |", "|---|---|---|"]
-    rows += [
-        f"| `[{option.section}] {option.name}` | {f'`{option.default}`' if option.default else ''} "
-        f"| {option.doc} |"
-        for option in OPTIONS
-    ]
-    return "\n".join(rows) + "\n"

@@ -16,6 +16,9 @@ from typing import Protocol, Union
 UNSET_LOGIN_UID = 0xFFFFFFFF
 """Login uid, and audit session, of a process that no login began."""
 
+AUDIT_VARIABLES = (b"KUBERNETES_EXEC_AUDIT_ID", b"SPO_EXEC_REQUEST_UID")
+"""Environment variables by which an exec's audit id comes with it: the API server's, and SPO's."""
+
 
 @dataclass
 class Task:
@@ -46,7 +49,7 @@ class ExecEvent:
       `argv_cut` bytes missing between them at offset `argv_cut_at`; `argv_size` is the whole size.
     - `filename`: as it was given to the kernel: of a script, the script; `task.executable` is what
       runs, of a script its interpreter.
-    - `environment`: only the variables that carry an audit id, and only of an entry.
+    - `environment`: of an entry, those of AUDIT_VARIABLES that it has.
     - `tty`: (major, minor), or None.
     - `unknown`: what the sensor could not find out, by field name, with the reason.
     - `outer`: of an entry, the session that the process belonged to until then; 0 for none.

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from exectrail_agent import state
+from exectrail_agent.proc import ProcReader
+
 STALE_SECONDS = 30
 HEALTHY, DEGRADED, DOWN = 0, 1, 2
 """Exit codes of ``status``."""
@@ -42,7 +45,7 @@ class Status:
 
 def write(status: Status, folder: Path) -> None:
     """Replace the status file in one step."""
-    _replace(folder / "status.json", json.dumps(asdict(status), sort_keys=True), 0o644)
+    state.replace(folder / "status.json", json.dumps(asdict(status), sort_keys=True), 0o644)
 
 
 def read(folder: Path, now: float) -> tuple[Status, int, str]:
@@ -54,7 +57,7 @@ def read(folder: Path, now: float) -> tuple[Status, int, str]:
         return Status(reasons=[f"no agent has run here (no {folder}/status.json)"]), DOWN, "down"
     except (OSError, ValueError, TypeError) as error:
         return Status(reasons=[f"{folder}/status.json can't be read: {error}"]), DOWN, "down"
-    if not _runs(status.pid):
+    if b"exectrail" not in ProcReader().arguments(status.pid):
         status.reasons.insert(0, f"the agent (pid {status.pid}) does not run")
         return status, DOWN, "down"
     age = now - status.written
@@ -64,14 +67,6 @@ def read(folder: Path, now: float) -> tuple[Status, int, str]:
     if status.reasons:
         return status, DEGRADED, "degraded"
     return status, HEALTHY, "healthy"
-
-
-def _runs(pid: int) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"exectrail" in words
 
 
 def metrics(status: Status) -> str:
@@ -105,17 +100,7 @@ def _label(text: str) -> str:
 
 def write_metrics(status: Status, path: Path) -> None:
     """Replace the metrics file in one step; raise OSError."""
-    _replace(path, metrics(status), 0o644)
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(str(draft), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        # Others read it, whatever the umask of the agent is.
-        os.fchmod(descriptor, mode)
-        stream.write(text)
-    draft.replace(path)
+    state.replace(path, metrics(status), 0o644)
 
 
 def proc_is_ours() -> bool:

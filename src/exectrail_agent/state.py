@@ -1,4 +1,4 @@
-"""Small files that are replaced as a whole: what an agent leaves for the next one."""
+"""Small files that are replaced as a whole: what an agent tells others, or the next one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from typing import Any
 _LIMIT = 16 * 1024 * 1024
 
 
-def save(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON with mode 0600 in one step. Raise OSError if that can't be done."""
+def replace(path: Path, text: str, mode: int) -> None:
+    """Write a file in one step. Raise OSError if that can't be done."""
     draft = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(str(draft), flags, 0o600), "w", encoding="ascii") as file:
-        json.dump(data, file, separators=(",", ":"))
+    with os.fdopen(os.open(str(draft), flags, mode), "w", encoding="utf-8") as file:
+        # Whatever the umask is.
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
     draft.replace(path)
+
+
+def save(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON with mode 0600 in one step. Raise OSError if that can't be done."""
+    replace(path, json.dumps(data, separators=(",", ":")), 0o600)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.events import Sensor
 from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.records import NodeIdentity
+from exectrail_agent.log.records import NodeIdentity, RecordMaker
 from exectrail_agent.sessions.narrator import Outcome
 from exectrail_agent.sessions.tracker import SessionTracker
 
 NODE = NodeIdentity("c1", "node-1", "10.0.0.7", "3f2a91c0-7b1e-4c55-9d2b-6a1f0e8d7c6b")
-SECONDS = 20
+SECONDS = 60
 
 UNKNOWN: Mapping[str, set[str]] = {
     # A parent that ends at that very moment has no file any more: runtimes do that.
@@ -146,7 +146,7 @@ class Follower:
         self.sensor = sensor
         self.index = ContainerIndex()
         self.name = name
-        self._tracker = SessionTracker(NODE, self.index, IdSource(), Clock())
+        self._tracker = SessionTracker(RecordMaker(NODE, IdSource(), Clock()), self.index)
         self._found: list[dict[str, Any]] = []
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._follow(self._tracker.recover(sensor.live(), now))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exectrail_agent.log import writer as writer_module
-from exectrail_agent.log.logfiles import LogError
+from exectrail_agent.log.rotation import LogError
 from exectrail_agent.log.writer import RecordWriter
 from tests.unit.agent.test_writer import MAKER, accounted, commands, read
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import select
 import struct
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
+from exectrail_agent import state
 from exectrail_agent.audit.rules import Rule, pack, unpack
 from exectrail_agent.events import SensorError
 from exectrail_agent.netlink import DONE, ERROR, REQUEST_WITH_ANSWER, Frame, NetlinkSocket, error_of
@@ -168,20 +168,18 @@ class FoundSettings:
 
     def load(self) -> Status | None:
         """Return what was found when it was never given back."""
+        data = state.load(self._path)
         try:
-            data = json.loads(self._path.read_text(encoding="ascii"))
             numbers = {field.name: int(data[field.name]) for field in fields(Status)}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
         return Status(**numbers) if all(0 <= one < 1 << 32 for one in numbers.values()) else None
 
     def save(self, status: Status) -> None:
         """Note what was found; raises SensorError, as it could not be given back after a crash."""
-        beside = self._path.with_name(self._path.name + ".new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.write_text(json.dumps(asdict(status)), encoding="ascii")
-            beside.replace(self._path)
+            state.save(self._path, asdict(status))
         except OSError as problem:
             raise SensorError(f"can't write {self._path}: {problem.strerror}") from problem
 

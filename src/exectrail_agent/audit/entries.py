@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from exectrail_agent.audit.execve import Runtime, Sighting
+from exectrail_agent.audit.execve import GONE, Runtime, Sighting
 from exectrail_agent.audit.parse import Call, Caller, text_of
-from exectrail_agent.audit.places import to_tick
+from exectrail_agent.audit.waiting import Waiting
+from exectrail_agent.proc import ProcReader, to_tick
 
 LATE_SECONDS = 1.0
 _RUNTIME = 60_000_000_000
@@ -23,44 +24,47 @@ class Entries:
     And the runtimes that were started of late, which name the container that they go into.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: ProcReader, waiting: Waiting) -> None:
+        self._reader = reader
+        self._waiting = waiting
         self.unentered: dict[int, int] = {}
         self._undecided: dict[int, list[Sighting]] = {}
         self._late: list[Sighting] = []
         self._starting: dict[int, tuple[int, int]] = {}
         self._runtimes: dict[int, tuple[int, Runtime]] = {}
 
-    def watch(
-        self,
-        sighting: Sighting,
-        now: float,
-        *,
-        sure: bool = True,
-        later: Sequence[Sighting] = (),
-    ) -> None:
-        """Note an entry before which no crossing was seen.
+    def enter(self, sighting: Sighting, outer: int, now: float, *, crossed: bool) -> None:
+        """Note an exec that opens a session; OUTER is the one that the process was in.
 
-        SURE: it was seen to be elsewhere than its parent. LATER execs of the session follow it.
+        CROSSED: it was seen to go into other namespaces before.
         """
-        place, parent = sighting.place, sighting.parent
-        if place is None or not sure:
-            sighting.undecided = True
-            self._undecided[sighting.session] = [sighting, *later]
-        elif (place.mount_namespace, place.pid_namespace) != (
-            parent.mount_namespace,
-            parent.pid_namespace,
-        ):
-            sighting.late = now + LATE_SECONDS
-            self._late.append(sighting)
+        self._enter(sighting, self.unentered.get(outer, outer))
+        if not crossed:
+            self._watch(sighting, now)
+
+    def enter_late(self, sighting: Sighting) -> None:
+        """Note an exec of a session: it is the entry if none was before."""
+        if sighting.session in self.unentered:
+            self._enter(sighting, self.unentered.pop(sighting.session))
+
+    def pass_on(self, sighting: Sighting, now: float) -> bool:
+        """Take back an entry that is none; say whether what was run next in its session is one."""
+        sighting.retracted = True
+        later = self._undecided.pop(sighting.session, [])[1:]
+        while later:
+            item = later.pop(0)
+            if item.has_left:
+                self._enter(item, sighting.outer)
+                sure = bool(item.parent.mount_namespace)
+                self._watch(item, now, sure=sure, later=later)
+                return True
+            item.retracted = True
+        return False
 
     def follow(self, sighting: Sighting) -> None:
         """Note an exec: if its session's first one is no entry, it may be."""
         if sighting.session in self._undecided:
             self._undecided[sighting.session].append(sighting)
-
-    def followers(self, sighting: Sighting) -> list[Sighting]:
-        """Forget an undecided entry; return the execs that follow it in its session."""
-        return self._undecided.pop(sighting.session, [])[1:]
 
     def settle(self, sighting: Sighting) -> None:
         """Forget an entry that is told, or never will be."""
@@ -74,8 +78,8 @@ class Entries:
         self._undecided.pop(session, None)
         self.unentered.pop(session, None)
 
-    def crossing(self, caller: Caller, began: int, *, joins: bool) -> Iterator[Sighting]:
-        """Note that a process went into other namespaces; give the entries that are none.
+    def crossing(self, caller: Caller, began: int, *, joins: bool) -> None:
+        """Note that a process went into other namespaces.
 
         JOINS: they were somebody's before.
         """
@@ -88,8 +92,7 @@ class Entries:
         for sighting in self._late:
             if sighting.process.pid == caller.pid:
                 if joins and sighting.claimed and not sighting.crossed:
-                    sighting.retracted = True
-                    yield sighting
+                    self._retract(sighting)
                 else:
                     sighting.crossed = True
             elif _may_come_of(sighting, caller, began):
@@ -115,6 +118,50 @@ class Entries:
         """Return the runtime that an entry is the child of, if it is of one."""
         began, runtime = self._runtimes.get(sighting.parent.pid, (0, None))
         return runtime if sighting.entry and sighting.time - began < _RUNTIME else None
+
+    def _enter(self, sighting: Sighting, outer: int) -> None:
+        sighting.outer, sighting.entry = outer, True
+        current = sighting.process.ran == sighting.time
+        environment = self._reader.audit_ids(sighting.process.pid) if current else None
+        if environment is None:
+            sighting.unknown["environment"] = GONE
+        else:
+            sighting.environment = environment
+
+    def _watch(
+        self,
+        sighting: Sighting,
+        now: float,
+        *,
+        sure: bool = True,
+        later: Sequence[Sighting] = (),
+    ) -> None:
+        """Note an entry before which no crossing was seen.
+
+        SURE: it was seen to be elsewhere than its parent. LATER execs of the session follow it.
+        """
+        place, parent = sighting.place, sighting.parent
+        if place is None or not sure:
+            sighting.undecided = True
+            self._undecided[sighting.session] = [sighting, *later]
+        elif (place.mount_namespace, place.pid_namespace) != (
+            parent.mount_namespace,
+            parent.pid_namespace,
+        ):
+            sighting.late = now + LATE_SECONDS
+            self._late.append(sighting)
+
+    def _retract(self, sighting: Sighting) -> None:
+        """Take back an entry: the process went in afterwards, so what it runs next is the entry."""
+        sighting.retracted = True
+        for item in self._waiting.sightings():
+            if item.session == sighting.session:
+                self._enter(item, sighting.outer)
+                return
+            if item.outer == sighting.session:
+                item.outer = sighting.outer
+                return
+        self.unentered[sighting.session] = sighting.outer
 
 
 def _may_come_of(sighting: Sighting, caller: Caller, began: int) -> bool:

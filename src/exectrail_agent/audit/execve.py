@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from exectrail_agent.audit.lineage import Process
 from exectrail_agent.audit.parse import ARGV_END, Call, number_of, text_of
-from exectrail_agent.audit.places import Place
 from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
+from exectrail_agent.proc import Place
 
 GONE = "gone before it could be read"
 NO_RECORD = "no audit record came"

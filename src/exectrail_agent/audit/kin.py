@@ -8,8 +8,8 @@ from dataclasses import replace
 from exectrail_agent.audit.execve import task_at
 from exectrail_agent.audit.lineage import Lineage, Process
 from exectrail_agent.audit.parse import Caller
-from exectrail_agent.audit.places import Place, ProcReader, Standing, to_tick
 from exectrail_agent.events import Task
+from exectrail_agent.proc import Place, ProcReader, Standing, to_tick
 
 _PLACE_SECONDS = 1.0
 _KTHREADD = 2

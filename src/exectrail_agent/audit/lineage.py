@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from exectrail_agent.audit.places import Place
 from exectrail_agent.events import Task
+from exectrail_agent.proc import Place
 
 _DEEPEST = 4
 

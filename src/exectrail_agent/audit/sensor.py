@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from exectrail_agent.audit.connector import ProcConnector
-from exectrail_agent.audit.log import AuditLog
 from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Caller, Stamp
-from exectrail_agent.audit.places import ProcReader
 from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
-from exectrail_agent.audit.trace import BEHIND_SECONDS, Trace
+from exectrail_agent.audit.stream import AuditStream
+from exectrail_agent.audit.trace import Trace
+from exectrail_agent.audit.waiting import BEHIND_SECONDS
 from exectrail_agent.events import Event, LiveSession, SensorError
+from exectrail_agent.proc import ProcReader
 
 FOUND_FILE = "/run/exectrail/audit-found.json"
 
@@ -57,7 +58,7 @@ class AuditSensor:
         # First the connector: it must know of every exec that audit tells of.
         self._connector = ProcConnector()
         try:
-            self._log = AuditLog(wanted(machine), found)
+            self._stream = AuditStream(wanted(machine), found)
         except SensorError:
             self._connector.close()
             raise
@@ -65,18 +66,18 @@ class AuditSensor:
         for _ in self._connector.read(_DRAIN):
             pass
         self._trace.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._lost_before = self._log.lost
+        self._lost_before = self._stream.lost
         self._ahead, self._ahead_since = 0, float("-inf")
         self._seen: dict[str, int] = {}
         self._connector_overruns = 0
         self._epoll = select.epoll()
-        for source in (self._connector, self._log):
+        for source in (self._connector, self._stream):
             self._epoll.register(source.fileno(), select.EPOLLIN)
 
     @property
     def owner(self) -> bool:
         """Whether kernel audit is this process's own; else it listens beside the owner."""
-        return self._log.owner
+        return self._stream.owner
 
     def fileno(self) -> int:
         """Return what is readable when events wait."""
@@ -91,7 +92,7 @@ class AuditSensor:
         waits = self._trace.overdue(now) or self._assembler.overdue(patience)
         if waits or self._check_rules or now - self._checked > _CHECK_SECONDS:
             self._check(now)
-            behind = behind or self._log.backlog > 0
+            behind = behind or self._stream.backlog > 0
         for call in self._assembler.expire(patience - BEHIND_SECONDS if behind else patience):
             self._trace.call(call)
         self._assembler.serials.expire(now - _GAP_SECONDS)
@@ -131,11 +132,11 @@ class AuditSensor:
         if not self._epoll.closed:
             self._epoll.close()
             self._connector.close()
-            self._log.close()
+            self._stream.close()
 
     def _round(self, now: float) -> bool:
         # Audit is read first and used last: whatever it tells of, the connector has told by then.
-        messages = list(self._log.read(_BATCH))
+        messages = list(self._stream.read(_BATCH))
         some = bool(messages)
         for event in self._connector.read(_DRAIN):
             some = True
@@ -147,7 +148,7 @@ class AuditSensor:
             if message.kind == CONFIG_CHANGE:
                 self._check_rules = True
             elif message.kind == REPLACE:
-                self._log.step_down()
+                self._stream.step_down()
             for call in self._assembler.add(message.kind, message.payload, now):
                 self._trace.call(call)
         return some
@@ -168,7 +169,7 @@ class AuditSensor:
 
     def _check(self, now: float) -> None:
         rules, self._check_rules, self._checked = self._check_rules, False, now
-        for reason in self._log.check(rules=rules):
+        for reason in self._stream.check(rules=rules):
             self._evidence[reason] = now
 
     def _weigh(self, now: float) -> None:
@@ -181,8 +182,8 @@ class AuditSensor:
 
     def _missing(self) -> dict[str, int]:
         return {
-            "audit-backlog": (self._log.lost - self._lost_before) & 0xFFFFFFFF,
-            "audit-overrun": self._log.dropped,
+            "audit-backlog": (self._stream.lost - self._lost_before) & 0xFFFFFFFF,
+            "audit-overrun": self._stream.dropped,
             "audit-gap": self._assembler.serials.missing,
         }
 
@@ -192,7 +193,7 @@ class AuditSensor:
         for reason in ("disabled", "rules", "owner", "audit-overrun", "audit-backlog", "audit-gap"):
             if reason in recent:
                 return f"exec-{reason.rpartition('-')[2]}"
-        return "exec-hidden" if self._log.hiding else "exec-unexplained"
+        return "exec-hidden" if self._stream.hiding else "exec-unexplained"
 
     def _number(self) -> int:
         self._last_number = max(self._last_number + 1, time.clock_gettime_ns(time.CLOCK_BOOTTIME))

@@ -8,10 +8,9 @@ the connector told them, each exec as soon as its records are there.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Tuple, Union  # noqa: UP035  Python 3.8
 
 from exectrail_agent.audit.connector import Exec, Exit, Fork, ProcEvent
 from exectrail_agent.audit.entries import Entries
@@ -19,21 +18,16 @@ from exectrail_agent.audit.execve import GONE, NO_RECORD, Sighting, Sightings, c
 from exectrail_agent.audit.kin import Kin
 from exectrail_agent.audit.lineage import Lineage, Process
 from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
-from exectrail_agent.audit.places import Place, ProcReader, to_tick
 from exectrail_agent.audit.rules import CROSSINGS
+from exectrail_agent.audit.waiting import Exited, Item, Waiting
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, LiveSession
+from exectrail_agent.proc import Place, ProcReader, to_tick
 
 PATIENCE_SECONDS = 3.0
-BEHIND_SECONDS = 30.0
-_PASSED = 1_000_000_000
 _SAME_START = 50_000_000
-_MOST_WAITING = 16384
 _SWEEP_SECONDS = 10.0
 _UNWANTED = 20_000_000_000
 _PLACE_FIELDS = ("task.cgroup", "task.mount_namespace", "task.pid_namespace")
-
-_Exited = Tuple[Process, ExitEvent]
-_Item = Union[Sighting, _Exited, EndEvent]
 
 
 class Trace:
@@ -60,13 +54,12 @@ class Trace:
         self._everything = everything
         self._lineage = Lineage()
         self._kin = Kin(self._lineage, reader)
-        self._items: deque[_Item] = deque()
+        self._waiting = Waiting()
         self._sightings = Sightings()
-        self._lingering: dict[int, tuple[int, int, _Exited | None]] = {}
+        self._lingering: dict[int, tuple[int, int, Exited | None]] = {}
         self._claimed: dict[int, Sighting] = {}
-        self._entries = Entries()
+        self._entries = Entries(reader, self._waiting)
         self._swept = 0.0
-        self._dropped: set[int] = set()
         self._latest = 0
 
     def proc(self, event: ProcEvent, now: float) -> None:
@@ -85,8 +78,7 @@ class Trace:
         To be asked once for each call, in their order, after `proc` has told of them all.
         """
         if name in CROSSINGS:
-            for sighting in self._entries.crossing(caller, began, joins=name == "setns"):
-                self._retract(sighting)
+            self._entries.crossing(caller, began, joins=name == "setns")
             self._kin.crossed(caller, began)
             return False
         claimed = self._sightings.claim(caller.pid, began)
@@ -94,7 +86,7 @@ class Trace:
             # The connector must have lost it, and perhaps its fork too.
             self._exec(Exec(began, caller.pid), now, caller.parent)
             claimed = self._sightings.claim(caller.pid, began)
-        if isinstance(claimed, Sighting) and self._is_wanted(claimed):
+        if isinstance(claimed, Sighting) and self._waiting.is_wanted(claimed):
             if not claimed.undecided or claimed.crossed:
                 claimed.claimed = True
                 # What is on its way is worth another wait.
@@ -107,18 +99,13 @@ class Trace:
     def call(self, call: Call) -> None:
         """Take in the records of a call that was wanted."""
         sighting = self._claimed.pop(call.stamp.serial, None)
-        if sighting and self._is_wanted(sighting):
+        if sighting and self._waiting.is_wanted(sighting):
             sighting.event = self._completed(sighting, call)
         self._entries.started(call)
 
     def overdue(self, now: float) -> bool:
         """Whether `take` has waited long enough for something, if the records are not behind."""
-        item = self._items[0] if self._items else None
-        if not isinstance(item, Sighting) or item.session in self._dropped:
-            return False
-        return not self._must_wait(item, now, math.inf) and (
-            item.event is None or (not item.crossed and item.late > 0)
-        )
+        return self._waiting.overdue(now)
 
     def take(self, now: float, heard: float = math.inf) -> list[Event]:
         """Return the events that nothing has to be waited for.
@@ -130,18 +117,16 @@ class Trace:
             self._swept = now
             self._sightings.expire(int(min(self._latest, heard)) - _UNWANTED)
         ready: list[Event] = []
-        while self._items and not self._must_wait(self._items[0], now, heard):
-            event = self._tell(self._items.popleft(), now)
+        for item in self._waiting.ready(now, heard):
+            event = self._tell(item, now)
             if event:
                 ready.append(event)
-        if not self._items:
-            self._dropped.clear()
         return ready
 
-    def _tell(self, item: _Item, now: float) -> Event | None:
+    def _tell(self, item: Item, now: float) -> Event | None:
         if isinstance(item, Sighting) and item.entry:
             self._entries.settle(item)
-        if _session_of(item) in self._dropped:
+        if self._waiting.is_dropped(item):
             return None
         if isinstance(item, EndEvent):
             return item
@@ -158,11 +143,9 @@ class Trace:
         """Forget a session, and what waits of it."""
         ended = self._lineage.drop(session)
         self._entries.forget(session)
-        if self._items:
-            self._dropped.add(session)
-        self._items += [EndEvent(self._latest, number) for number in ended]
-        if len(self._dropped) > 2 * _MOST_WAITING:
-            self._dropped &= {_session_of(item) for item in self._items}
+        self._waiting.drop(session)
+        for number in ended:
+            self._waiting.add(EndEvent(self._latest, number))
 
     def live(self) -> list[LiveSession]:
         """List the processes of the node; each that is not where its parent is begins a session."""
@@ -184,7 +167,7 @@ class Trace:
         start = to_tick(event.time)
         known = self._lineage.get(event.child)
         # When the end of one is told /proc may show the next one of that pid already.
-        if known and event.child not in self._lingering and _same(known.start, start):
+        if known and event.child not in self._lingering and abs(known.start - start) <= _SAME_START:
             return
         if known:
             self._without_status(known)
@@ -199,16 +182,14 @@ class Trace:
             process = self._lineage.add(event.pid, parent, to_tick(event.time))
         _, _, exited = self._lingering.pop(event.pid, (0, 0, None))
         if exited:  # Only the leader was gone, to make room for the thread that has done this.
-            self._items.remove(exited)
+            self._waiting.remove(exited)
         place = self._reader.place(event.pid)
         if process.session:
             before, process.place = process.place, place or process.place
             if place and before and place != before:
                 self._open(process, event.time, now, place).place_parent(before)
             else:
-                sighting = self._see(process, event.time, now, process.place)
-                if process.session in self._entries.unentered:
-                    self._enter(sighting, self._entries.unentered.pop(process.session))
+                self._entries.enter_late(self._see(process, event.time, now, process.place))
             return
         crossed, seen = process.crossed, process.place
         process.crossed, process.entering = False, False
@@ -236,50 +217,13 @@ class Trace:
     ) -> Sighting:
         outer = self._lineage.open(process, self._number())
         sighting = self._see(process, time, now, place)
-        if outer < 0:
-            return sighting
-        self._enter(sighting, self._entries.unentered.get(outer, outer))
-        if not crossed:
-            self._entries.watch(sighting, now)
+        if outer >= 0:
+            self._entries.enter(sighting, outer, now, crossed=crossed)
         return sighting
 
-    def _enter(self, sighting: Sighting, outer: int) -> None:
-        sighting.outer, sighting.entry = outer, True
-        current = sighting.process.ran == sighting.time
-        environment = self._reader.audit_ids(sighting.process.pid) if current else None
-        if environment is None:
-            sighting.unknown["environment"] = GONE
-        else:
-            sighting.environment = environment
-
     def _pass_on(self, sighting: Sighting, now: float) -> None:
-        """Take back an entry that is none; perhaps what was run next in its session is one."""
-        sighting.retracted = True
-        later = self._entries.followers(sighting)
-        while later:
-            item = later.pop(0)
-            if item.has_left:
-                self._enter(item, sighting.outer)
-                sure = bool(item.parent.mount_namespace)
-                self._entries.watch(item, now, sure=sure, later=later)
-                return
-            item.retracted = True
-        self.drop(sighting.session)
-
-    def _is_wanted(self, sighting: Sighting) -> bool:
-        return not sighting.retracted and sighting.session not in self._dropped
-
-    def _retract(self, sighting: Sighting) -> None:
-        """Take back an entry: the process went in afterwards, so what it runs next is the entry."""
-        for item in self._items:
-            if isinstance(item, Sighting) and self._is_wanted(item) and not item.event:
-                if item.session == sighting.session:
-                    self._enter(item, sighting.outer)
-                    return
-                if item.outer == sighting.session:
-                    item.outer = sighting.outer
-                    return
-        self._entries.unentered[sighting.session] = sighting.outer
+        if not self._entries.pass_on(sighting, now):
+            self.drop(sighting.session)
 
     def _see(self, process: Process, time: int, now: float, place: Place | None) -> Sighting:
         sighting = Sighting(
@@ -296,7 +240,7 @@ class Trace:
         if not sighting.parent.executable:
             sighting.unknown["parent.executable"] = GONE
         process.task, process.ran = None, time
-        self._items.append(sighting)
+        self._waiting.add(sighting)
         self._sightings.add(sighting)
         self._entries.follow(sighting)
         return sighting
@@ -311,8 +255,8 @@ class Trace:
         # The leader can go before other threads, also to make room for one that execs.
         standing, exited = self._reader.standing(event.pid), None
         if process.session and (standing is None or standing.over):
-            exited = (process, _exit_of(process, event.time, event.status))
-            self._items.append(exited)
+            exited = _exited(process, event.time, event.status)
+            self._waiting.add(exited)
         self._lingering[event.pid] = (event.time, event.status, exited)
 
     def _gone(self, process: Process, time: int, status: int | None) -> None:
@@ -322,12 +266,12 @@ class Trace:
         if not session:
             return
         if status is not None and not exited:
-            self._items.append((process, _exit_of(process, time, status)))
+            self._waiting.add(_exited(process, time, status))
         elif not exited and process.told:
             self.lost["exit-status"] += 1
         for number in ended:
             self._entries.unentered.pop(number, None)
-        self._items += [EndEvent(time, number) for number in ended]
+            self._waiting.add(EndEvent(time, number))
 
     def _without_status(self, process: Process) -> None:
         time, status, _ = self._lingering.get(process.pid, (0, None, None))
@@ -339,18 +283,6 @@ class Trace:
             process = self._lineage.get(pid)
             if process and (standing is None or standing.over):
                 self._gone(process, time, status)
-
-    def _must_wait(self, item: _Item, now: float, heard: float) -> bool:
-        if (
-            not isinstance(item, Sighting)
-            or not self._is_wanted(item)
-            or len(self._items) > _MOST_WAITING
-        ):
-            return False
-        more = BEHIND_SECONDS if heard < item.time + _PASSED else 0.0
-        if item.event is None:
-            return now < item.deadline + more
-        return not item.crossed and now < item.late + more
 
     def _completed(self, sighting: Sighting, call: Call) -> ExecEvent:
         process, problem = sighting.process, call.arguments.lacking()
@@ -382,13 +314,5 @@ class Trace:
         return None
 
 
-def _exit_of(process: Process, time: int, status: int) -> ExitEvent:
-    return ExitEvent(time, process.session, process.pid, process.start, status)
-
-
-def _same(one: int, other: int) -> bool:
-    return abs(one - other) <= _SAME_START
-
-
-def _session_of(item: _Item) -> int:
-    return item[1].session if isinstance(item, tuple) else item.session
+def _exited(process: Process, time: int, status: int) -> Exited:
+    return process, ExitEvent(time, process.session, process.pid, process.start, status)

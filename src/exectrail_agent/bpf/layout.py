@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, Task
+from exectrail_agent.events import AUDIT_VARIABLES, EndEvent, Event, ExecEvent, ExitEvent, Task
 
 LAYOUT = 1
 """To be raised with every change of record.h: older pins are then replaced, not used."""
@@ -50,7 +50,6 @@ _UNKNOWN = {
     64: ("environment", "more variables than the sensor looks at"),
     128: ("filename", "its memory could not be read"),
 }
-_VARIABLES = (b"KUBERNETES_EXEC_AUDIT_ID", b"SPO_EXEC_REQUEST_UID")
 
 
 class LayoutError(ValueError):
@@ -178,7 +177,7 @@ def _path(names: bytes) -> bytes:
 
 
 def _environment(values: bytes) -> Mapping[bytes, bytes]:
-    pairs = zip(_VARIABLES, values.split(b"\0"))  # noqa: B905 - Python 3.8 can't be strict
+    pairs = zip(AUDIT_VARIABLES, values.split(b"\0"))  # noqa: B905 - Python 3.8 can't be strict
     return {name: value for name, value in pairs if value}
 
 

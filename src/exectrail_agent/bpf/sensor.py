@@ -18,10 +18,11 @@ from exectrail_agent.bpf.pins import LINKS, MAPS, PinFolder
 from exectrail_agent.bpf.surroundings import (
     CONTROLLERS,
     Surroundings,
-    cgroup_of,
+    cgroup_in,
     find_surroundings,
 )
 from exectrail_agent.events import Event, LiveSession, SensorError, Task
+from exectrail_agent.proc import ProcReader
 
 FOLDER = "/sys/fs/bpf/exectrail"
 RING_SIZE = 8 << 20
@@ -252,18 +253,15 @@ class BpfSensor:
     # ---- reading ----
 
     def _task(self, host_pid: int, mark: layout.Mark) -> Task:
-        try:
-            executable = os.readlink(b"/proc/%d/exe" % mark.pid)
-        except OSError:
-            executable = b""
+        proc = ProcReader()
         return Task(
             pid=mark.pid,
             start=mark.start,
             host_pid=host_pid,
-            cgroup=cgroup_of(mark.pid, self._surroundings.controller),
+            cgroup=cgroup_in(proc.cgroups(mark.pid), self._surroundings.controller),
             mount_namespace=mark.mount_namespace,
             pid_namespace=mark.pid_namespace,
-            executable=executable,
+            executable=proc.executable(mark.pid),
         )
 
 

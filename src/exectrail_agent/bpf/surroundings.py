@@ -79,14 +79,10 @@ def find_surroundings() -> Surroundings:
     )
 
 
-def cgroup_of(pid: int, controller: int) -> bytes:
-    """Return a process's cgroup path from /proc, b"" if it can't be read."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_bytes().splitlines()
-    except OSError:
-        return b""
+def cgroup_in(text: bytes, controller: int) -> bytes:
+    """Return a process's path in a hierarchy, of what /proc has of its cgroups; b"" if none."""
     wanted = CONTROLLERS[controller].encode()
-    for line in lines:
+    for line in text.splitlines():
         _, _, rest = line.partition(b":")
         names, _, path = rest.partition(b":")
         if wanted in names.split(b","):

@@ -15,7 +15,7 @@ _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
-class Place:
+class Match:
     """A folder that the pattern with this number matches; `parts` are what its stars stand for."""
 
     pattern: int
@@ -24,7 +24,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Node:
-    place: Place
+    match: Match
     depth: int
     path: str
 
@@ -41,25 +41,25 @@ class FolderWatch:
         self._root = str(root)
         self._patterns = [tuple(pattern.strip("/").split("/")) for pattern in patterns]
         self._names = frozenset(names)
-        self._nodes: dict[int, dict[Place, _Node]] = {}
+        self._nodes: dict[int, dict[Match, _Node]] = {}
         self._inotify = Inotify()
 
     def fileno(self) -> int:
         """Return what is readable when folders changed."""
         return self._inotify.fileno()
 
-    def rescan(self) -> set[Place]:
+    def rescan(self) -> set[Match]:
         """Return all the folders there are, and watch them."""
         self.problem = ""
         return {
             found
             for number in range(len(self._patterns))
-            for found in self._descend(_Node(Place(number, ()), 0, self._root))
+            for found in self._descend(_Node(Match(number, ()), 0, self._root))
         }
 
-    def changed(self) -> set[Place] | None:
+    def changed(self) -> set[Match] | None:
         """Return the folders that changed since last asked; None if that is not known any more."""
-        changed: set[Place] = set()
+        changed: set[Match] = set()
         for change in self._inotify.read():
             if change.overflow:
                 return None
@@ -67,10 +67,10 @@ class FolderWatch:
             if change.ended:
                 del self._nodes[change.watch]
             for node in list(nodes.values()):
-                pattern = self._patterns[node.place.pattern]
+                pattern = self._patterns[node.match.pattern]
                 if node.depth == len(pattern):
                     if change.ended or change.name in self._names:
-                        changed.add(node.place)
+                        changed.add(node.match)
                 elif change.appeared and _matches(pattern[node.depth], change.name):
                     changed.update(self._descend(self._inner(node, change.name)))
                 elif change.left and _matches(pattern[node.depth], change.name):
@@ -82,18 +82,18 @@ class FolderWatch:
         self._inotify.close()
 
     def _inner(self, node: _Node, name: str) -> _Node:
-        star = self._patterns[node.place.pattern][node.depth] == "*"
-        parts = (*node.place.parts, name) if star else node.place.parts
-        return _Node(Place(node.place.pattern, parts), node.depth + 1, f"{node.path}/{name}")
+        star = self._patterns[node.match.pattern][node.depth] == "*"
+        parts = (*node.match.parts, name) if star else node.match.parts
+        return _Node(Match(node.match.pattern, parts), node.depth + 1, f"{node.path}/{name}")
 
-    def _descend(self, node: _Node) -> Iterator[Place]:
-        pattern = self._patterns[node.place.pattern]
+    def _descend(self, node: _Node) -> Iterator[Match]:
+        pattern = self._patterns[node.match.pattern]
         try:
             # Watched before it is listed: what comes in between is seen twice, not never.
             watch = self._inotify.watch(node.path, follow="*" not in pattern[: node.depth])
-            self._nodes.setdefault(watch, {})[node.place] = node
+            self._nodes.setdefault(watch, {})[node.match] = node
             if node.depth == len(pattern):
-                yield node.place
+                yield node.match
                 return
             names = self._list(node.path) if pattern[node.depth] == "*" else [pattern[node.depth]]
         except OSError as error:
@@ -114,12 +114,12 @@ class FolderWatch:
                     names.append(entry.name)
         return names
 
-    def _below(self, gone: _Node) -> Iterator[Place]:
+    def _below(self, gone: _Node) -> Iterator[Match]:
         for nodes in self._nodes.values():
             for node in nodes.values():
-                complete = node.depth == len(self._patterns[node.place.pattern])
+                complete = node.depth == len(self._patterns[node.match.pattern])
                 if complete and (node.path + "/").startswith(gone.path + "/"):
-                    yield node.place
+                    yield node.match
 
 
 def _matches(component: str, name: str) -> bool:

@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from exectrail_agent.containers import cgroups
+from exectrail_agent.containers.clients import client_of
 from exectrail_agent.containers.containerd import FOLDERS, Containerd
-from exectrail_agent.containers.folders import FolderWatch, Place
+from exectrail_agent.containers.folders import FolderWatch, Match
 from exectrail_agent.containers.model import Container
-from exectrail_agent.containers.podman import ContainersStorage, UsersStorage
 from exectrail_agent.containers.pods import PodFacts, PodSource
-from exectrail_agent.containers.process import Process, Processes
 from exectrail_agent.containers.source import Source
+from exectrail_agent.containers.storage import ContainersStorage, UsersStorage
 from exectrail_agent.containers.table import Known, Table
+from exectrail_agent.proc import Place, ProcReader
 
 _FILES = ("config.json", "init.pid", "pidfile")
 # What kubectl debug calls a container if nobody gives it a name.
@@ -50,28 +51,28 @@ class ContainerIndex:
         self._grace = grace
         self._pods = pods
         top = Path(root)
-        self._processes = Processes(top)
-        self._hidden: set[str] = set()
-        self._places: list[Source] = []
+        self._proc = ProcReader(str(top / "proc"))
+        self._hidden: set[int | str] = set()
+        self._sources: list[Source] = []
         patterns: list[str] = []
         sources: list[Source] = [ContainersStorage(top), UsersStorage(top)]
         sources.extend(Containerd(top, folder) for folder in folders)
         for source in sources:
-            self._places.extend([source] * len(source.patterns))
+            self._sources.extend([source] * len(source.patterns))
             patterns.extend(source.patterns)
         self._watch = FolderWatch(top, patterns, _FILES)
         self._known: dict[tuple[str, ...], Known] = {}
         self._table: Table | None = None
         self._rescanned = 0.0
-        self._unsettled: set[Place] = set()
-        around = self._read_process("self")
+        self._unsettled: set[Match] = set()
+        around = self._look("self")
         # An agent on a node that is itself a container may see that one's name in every path.
         self._outer = frozenset(
             named
-            for path in (around.cgroups if around else ())
+            for path in (cgroups.of_process(around.cgroups) if around else ())
             for _, named in cgroups.ancestors(path)
         )
-        self._hosts = [one for one in (self._read_process("1"), around) if one]
+        self._hosts = [one for one in (self._look(1), around) if one]
         self.rescan()
 
     @property
@@ -98,17 +99,17 @@ class ContainerIndex:
         if changed is None or blind:
             self.rescan()
             return
-        for place in changed | self._unsettled:
-            self._take(place)
+        for match in changed | self._unsettled:
+            self._take(match)
 
     def rescan(self) -> None:
         """List everything anew."""
         self._table = None
         self._rescanned = time.monotonic()
         found = self._watch.rescan()
-        there = {self._key(place) for place in found}
-        for place in found:
-            self._take(place)
+        there = {self._key(match) for match in found}
+        for match in found:
+            self._take(match)
         for key, known in self._known.items():
             if key not in there:
                 known.gone = True
@@ -135,11 +136,11 @@ class ContainerIndex:
         """
         self.refresh()
         found = self._lookup().namespaces(mount, pid)
-        if not found or not found.process:
+        if not found or not found.place:
             return None
         # The kernel gives the numbers of dead namespaces to new ones.
-        now = self._processes.mount_namespace(found.process.pid)
-        if now != found.process.mount_namespace:
+        now = self._proc.mount_namespace(found.description.pid)
+        if now != found.place.mount_namespace:
             self._inspect(found)
             again = self._lookup().namespaces(mount, pid)
             return self._complete(again) if again is found else None
@@ -154,8 +155,10 @@ class ContainerIndex:
 
         "" if none is seen; what a container names so itself is none. Reads all of /proc.
         """
-        for name, groups in self._processes.clients(container):
-            if not any(map(self.looks_contained, groups)):
+        for pid in self._proc.pids():
+            name = client_of(container, self._proc.arguments(pid))
+            groups = self._proc.cgroups(pid) if name else b""
+            if groups and not any(map(self.looks_contained, cgroups.of_process(groups))):
                 return name
         return ""
 
@@ -185,18 +188,18 @@ class ContainerIndex:
                 del self._known[key]
                 self._table = None
 
-    def _key(self, place: Place) -> tuple[str, ...]:
-        source = self._places[place.pattern]
-        return (type(source).__name__, *source.key(place.parts))
+    def _key(self, match: Match) -> tuple[str, ...]:
+        source = self._sources[match.pattern]
+        return (type(source).__name__, *source.key(match.parts))
 
-    def _take(self, place: Place) -> None:
+    def _take(self, match: Match) -> None:
         self._table = None
-        key = self._key(place)
-        description = self._places[place.pattern].read(place.parts)
+        key = self._key(match)
+        description = self._sources[match.pattern].read(match.parts)
         known = self._known.get(key)
-        self._unsettled.discard(place)
+        self._unsettled.discard(match)
         if description and description.unsettled:
-            self._unsettled.add(place)
+            self._unsettled.add(match)
             return
         if description is None:
             if known:
@@ -212,27 +215,30 @@ class ContainerIndex:
     def _inspect(self, known: Known) -> None:
         """Find the first process, if it is in the container as its description says."""
         self._table = None
-        known.process = known.complete = None
+        known.place = known.complete = None
         description = known.description
         expected = description.container.cgroup.encode("utf-8", "replace")
         known.groups = (expected,) if expected else ()
-        process = self._read_process(str(description.pid)) if description.pid else None
-        if not process:
+        place = self._look(description.pid) if description.pid else None
+        if not place:
             return
-        found = [cgroups.base(path, description.container.id, expected) for path in process.cgroups]
+        paths = cgroups.of_process(place.cgroups)
+        found = [cgroups.base(path, description.container.id, expected) for path in paths]
         groups = tuple(path for path in found if path and path.startswith(description.slice))
         # A file with a process id outlives the process, and the id may be another's by then.
         if groups:
-            known.process = process
+            known.place = place
             known.groups = tuple(dict.fromkeys(groups))
 
-    def _read_process(self, pid: str) -> Process | None:
+    def _look(self, pid: int | str) -> Place | None:
         self._hidden.discard(pid)
         try:
-            return self._processes.read(pid)
+            return self._proc.look(pid)
         except PermissionError:
             self._hidden.add(pid)
-            return None
+        except (OSError, ValueError):
+            pass  # It is gone.
+        return None
 
     def _lookup(self) -> Table:
         if self._table is None:
@@ -256,12 +262,12 @@ class ContainerIndex:
             )
         if known.groups:
             container = replace(container, cgroup=known.groups[0].decode("utf-8", "replace"))
-        if known.process:
+        if known.place:
             container = replace(
                 container,
-                init_pid=known.process.pid,
-                mount_namespace=known.process.mount_namespace,
-                pid_namespace=known.process.pid_namespace,
+                init_pid=known.description.pid,
+                mount_namespace=known.place.mount_namespace,
+                pid_namespace=known.place.pid_namespace,
             )
         known.complete = (facts, labels, container)
         return container

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from exectrail_agent.containers import cgroups
 from exectrail_agent.containers.model import Container
 from exectrail_agent.containers.pods import PodFacts
-from exectrail_agent.containers.process import Process
 from exectrail_agent.containers.source import Description
+from exectrail_agent.proc import Place
 
 
 @dataclass
 class Known:
     """A container that the index knows.
 
-    - `process`: its first process, once it was seen and proved to be in the container.
+    - `place`: where its first process is, once that was seen and proved to be in the container.
     - `groups`: its control groups as that process has them; without one, as configured.
     - `complete`: it with what its process and its pod add, and the facts and labels used for that.
     - `gone`: its description is; `gone_since` is when that was noticed.
     """
 
     description: Description
-    process: Process | None = None
+    place: Place | None = None
     groups: tuple[bytes, ...] = ()
     complete: tuple[PodFacts | None, Mapping[str, str] | None, Container] | None = None
     gone: bool = False
@@ -34,12 +34,12 @@ class Table:
     """An immutable view of what is known; of several that claim the same, the best one counts.
 
     A user's claim never outdoes the system's, nor what is gone what is there. `outer` are ids that
-    say nothing here, `hosts` processes whose namespaces are no container's; `labels` are those of
-    pods by uid, as far as their runtime has them.
+    say nothing here, `hosts` places whose namespaces are no container's; `labels` are those of pods
+    by uid, as far as their runtime has them.
     """
 
     def __init__(
-        self, known: Iterable[Known], outer: frozenset[str], hosts: Iterable[Process]
+        self, known: Iterable[Known], outer: frozenset[str], hosts: Iterable[Place]
     ) -> None:
         self._outer = outer
         self._groups: dict[bytes, Known] = {}
@@ -54,9 +54,9 @@ class Table:
                 self.labels[container.pod.uid] = container.pod.labels
             for group in one.groups:
                 self._groups[group] = one
-            if one.process and not one.gone:
-                self._mounts[one.process.mount_namespace] = one
-                self._pids.setdefault(one.process.pid_namespace, []).append(one)
+            if one.place and not one.gone:
+                self._mounts[one.place.mount_namespace] = one
+                self._pids.setdefault(one.place.pid_namespace, []).append(one)
         for host in hosts:
             self._mounts.pop(host.mount_namespace, None)
             self._pids.pop(host.pid_namespace, None)
@@ -69,7 +69,7 @@ class Table:
                 return found
             found = self._ids.get(named) if named and named not in self._outer else None
             # Once its real group is known, another one of that name is somebody else's.
-            if found and not found.process and _may_be(found, ancestor):
+            if found and not found.place and _may_be(found, ancestor):
                 return found
         return None
 

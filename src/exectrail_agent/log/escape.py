@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-_ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
-
 
 def to_text(raw: bytes) -> tuple[str, bool]:
     r"""Return text, and whether it is escaped.
@@ -19,11 +15,6 @@ def to_text(raw: bytes) -> tuple[str, bool]:
         return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace"), True
 
 
-def to_bytes(text: str) -> bytes:
-    """Return the bytes of an escaped text."""
-    return _ESCAPE.sub(_unescaped, text.encode())
-
-
 def clean(text: str) -> str:
     """Return `text` as JSON readers everywhere take it: without lone surrogates."""
     try:
@@ -31,8 +22,3 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return to_text(text.encode(errors="surrogatepass"))[0]
     return text
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    body = match.group(1)
-    return body if body == b"\\" else bytes([int(body[1:], 16)])

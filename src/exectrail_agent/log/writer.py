@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from exectrail_agent.log import contents
 from exectrail_agent.log.ledger import Ledger
-from exectrail_agent.log.logfile import LogFile
 from exectrail_agent.log.loss import Unwritten
 from exectrail_agent.log.records import Lost, Record, RecordMaker
+from exectrail_agent.log.rotation import LogFile
 
 _BATCH = 128 * 1024
 _BACKLOG = 8 * 1024 * 1024
@@ -119,7 +119,7 @@ class RecordWriter:
             return
         begun = self._ledger.interrupted
         if begun:
-            self._ledger.settle(sum(map(_settles, self._log.since(begun))))
+            self._ledger.settle(sum(map(contents.settles, self._log.since(begun))))
         missing = self._ledger.open
         if missing:
             self._tell(Lost("agent-killed", missing, "records", 0, now, missing), missing)
@@ -195,12 +195,3 @@ class RecordWriter:
             extent.last = self._log.seq
         extent.execs += sum(one.loss.execs or 0 if one.loss else one.execs for one in written)
         return sum(one.execs for one in written)
-
-
-def _settles(text: bytes) -> int:
-    """Return how many execs that were taken from the sensor a line of the log accounts for."""
-    record = json.loads(text)
-    if record["kind"] == "Loss":
-        mine = record["loss.unit"] == "records" and "loss.firstSeq" not in record
-        return int(record.get("loss.execs", 0)) if mine else 0
-    return 1 if record["kind"] == "Command" else int(record.get("throttle.count", 0))

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from exectrail_agent.containers.model import Container
 from exectrail_agent.events import ExecEvent, Task
+from exectrail_agent.proc import root_device
 from exectrail_agent.sessions.program import runtime_name
-from exectrail_agent.sessions.traces import found_by
 
 _RUNTIMES = {b"runc", b"crun", b"youki", b"runsc", b"docker-runc", b"exe"}
 _MONITORS = {b"conmon", b"conmonrs", b"containerd-shim"}
@@ -116,12 +116,30 @@ def join(event: ExecEvent, index: ContainerLookup) -> Crossing:
 
 
 def _by_traces(event: ExecEvent, index: ContainerLookup) -> Crossing:
-    found = found_by(event.device, event.through, index.all())
+    found = _left_behind(event, index.all())
     if found is None:
         return Crossing(Way.WAIT)
     container, certainty, doubt = found
     target = Crossing(Way.ACCESS, container, container.id, certainty=certainty, doubt=doubt)
     return _INSIDE if _is_of(event.parent, target, index, None) else _to(event, index, target)
+
+
+def _left_behind(
+    event: ExecEvent, containers: Sequence[Container]
+) -> tuple[Container, float, str] | None:
+    """Return the container of a program that is gone, how sure that is, and why not 1."""
+    words = {word: at for at, word in reversed([*enumerate(event.through.split(b"\0"))])}
+    named = [one for one in containers if one.id.encode(errors="surrogatepass") in words]
+    if named:
+        first = min(named, key=lambda one: words[one.id.encode(errors="surrogatepass")])
+        return first, 0.8, "the container is told by the arguments of its runtime alone"
+    device = event.device
+    if not device or device == root_device(1):
+        return None
+    there = [one for one in containers if one.init_pid and root_device(one.init_pid) == device]
+    if len(there) != 1:
+        return None
+    return there[0], 0.9, "the container is told by the file system of the program alone"
 
 
 def _by_cgroup(task: Task, index: ContainerLookup) -> Crossing | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from exectrail_agent.containers.model import Container
-from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
+from exectrail_agent.events import AUDIT_VARIABLES, UNSET_LOGIN_UID, ExecEvent, Task
 from exectrail_agent.sessions.crossing import (
     Crossing,
     Way,
@@ -19,8 +19,7 @@ from exectrail_agent.sessions.crossing import (
 )
 from exectrail_agent.sessions.program import arguments, base, runtime_name
 
-_AUDIT_ID = b"KUBERNETES_EXEC_AUDIT_ID"
-_SPO_UID = b"SPO_EXEC_REQUEST_UID"
+_AUDIT_ID, _SPO_UID = AUDIT_VARIABLES
 _NO_AUDIT_ID = b"unknown"
 _HOOKS = {"postStart", "preStop"}
 _TAR_MODES = {b"cf", b"xmf", b"xf"}

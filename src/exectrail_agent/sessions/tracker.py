@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exectrail_agent.clock import Clock
 from exectrail_agent.events import EndEvent, Event, ExecEvent, LiveSession
-from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.records import NodeIdentity, RecordMaker
+from exectrail_agent.log.records import RecordMaker
+from exectrail_agent.proc import parent_of as parent_in_proc
 from exectrail_agent.sessions import returning
 from exectrail_agent.sessions.crossing import ContainerLookup, Crossing, Way, cross, join
 from exectrail_agent.sessions.entry import UNSEEN, IntervalWatch, classify
 from exectrail_agent.sessions.narrator import Narrator, Outcome
 from exectrail_agent.sessions.probecounts import ProbeCounts
-from exectrail_agent.sessions.processes import parent_of as parent_in_proc
 from exectrail_agent.sessions.returning import Returning, going_on
 from exectrail_agent.sessions.session import Session, State
 from exectrail_agent.sessions.workloads import Workloads
@@ -36,25 +34,23 @@ class SessionTracker:
     sessions are recorded too if they are in a container; `probes` is ``counts`` or ``full``.
     """
 
-    def __init__(  # noqa: PLR0913 - what it works on, and then three options
+    def __init__(  # noqa: PLR0913 - what it works on, and then options
         self,
-        node: NodeIdentity,
+        maker: RecordMaker,
         index: ContainerLookup,
-        ids: IdSource,
-        clock: Clock,
         *,
         hold: float = 2.0,
         everything: bool = False,
         probes: str = "counts",
         parent_of: Callable[[int], int] = parent_in_proc,
     ) -> None:
-        self.maker = RecordMaker(node, ids, clock)
+        self._maker = maker
         self._index = index
         self._hold = hold
         self._everything = everything
         self._count_probes = probes == "counts"
         self._counts = ProbeCounts()
-        self._narrator = Narrator(self.maker, self._counts, parent_of)
+        self._narrator = Narrator(maker, self._counts, parent_of)
         self._watch = IntervalWatch()
         self._sessions: dict[int, Session] = {}
         self._inner: dict[int, int] = {}
@@ -87,7 +83,7 @@ class SessionTracker:
                 self._settle(session, outcome)
         self._judge_live(now, outcome)
         outcome.records.extend(map(self._narrator.counted, self._counts.due(now)))
-        outcome.records.extend(self.maker.clock_jumps())
+        outcome.records.extend(self._maker.clock_jumps())
         return outcome
 
     def next_due(self) -> float | None:
@@ -110,11 +106,11 @@ class SessionTracker:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what a later agent of the same boot goes on with, as JSON has it."""
-        return returning.saved(self.maker.node.boot, self._sessions, self._inner, self._dropped)
+        return returning.saved(self._maker.node.boot, self._sessions, self._inner, self._dropped)
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
         """Take an earlier agent's state; return False if it is of another boot or no state."""
-        kept = returning.load(saved, self.maker.node.boot)
+        kept = returning.load(saved, self._maker.node.boot)
         if kept is None:
             return False
         self._sessions.update((one.number, one) for one in kept.sessions)

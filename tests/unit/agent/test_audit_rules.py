@@ -15,7 +15,6 @@ from exectrail_agent.audit import connector as proc_connector
 from exectrail_agent.audit.connector import Exec, Exit, Fork, decode
 from exectrail_agent.audit.control import FoundSettings, Status, settings, status_of
 from exectrail_agent.audit.parse import Arguments, number_of, text_of
-from exectrail_agent.audit.places import ProcReader
 from exectrail_agent.audit.rules import (
     ALWAYS,
     EXIT_FILTER,
@@ -32,6 +31,7 @@ from exectrail_agent.audit.rules import (
 )
 from exectrail_agent.events import SensorError
 from exectrail_agent.netlink import NetlinkSocket
+from exectrail_agent.proc import ProcReader
 
 NATIVE, OTHER = wanted("x86_64")
 ARCHITECTURE, SUCCESS, KEY = NATIVE.fields

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from exectrail_agent.audit.connector import Exec, Exit, Fork
 from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
-from exectrail_agent.audit.places import Place, ProcReader, Standing
 from exectrail_agent.audit.trace import PATIENCE_SECONDS, Trace
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent
+from exectrail_agent.proc import Place, ProcReader, Standing
 
 HOST = Place(b"0::/\n", 1, 1)
 INSIDE = Place(b"0::/box\n", 2, 2)

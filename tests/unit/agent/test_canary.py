@@ -12,8 +12,8 @@ from exectrail_agent import canary as canary_module
 from exectrail_agent.canary import Canary
 
 
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def test_every_one_of_many_in_a_row_is_buried(
@@ -24,12 +24,12 @@ def test_every_one_of_many_in_a_row_is_buried(
     canary = Canary()
     for _ in range(3):
         canary.start(0.0)
-    deadline = time.monotonic() + 10
-    while children() != before:
+    deadline = time.monotonic() + 60
+    while children() - before:
         assert time.monotonic() < deadline
         canary.reap()
         time.sleep(0.02)
     canary.start(0.0)
     canary.close()
 
-    assert children() == before
+    assert children() <= before

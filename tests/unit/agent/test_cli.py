@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,6 @@ def conf(tmp_path: Path) -> str:
         f"[paths]\nruntime = {tmp_path}/run\nstate = {tmp_path}/state\n"
     )
     return str(path)
-
-
-@pytest.fixture
-def agent() -> Iterator[int]:
-    """A process that looks like the agent."""
-    code = "import time; print(flush=True); time.sleep(30)"
-    child = subprocess.Popen([sys.executable, "-c", code, "exectrail"], stdout=subprocess.PIPE)
-    assert child.stdout and child.stdout.readline(), "only then has it the words of its command"
-    yield child.pid
-    child.kill()
-    child.wait()
 
 
 def test_the_configuration_is_checked(conf: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +214,7 @@ def answer(*_):
 
 signal.signal(signal.SIGUSR1, answer if sys.argv[2] == "exectrail-sees" else signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -240,15 +228,17 @@ def test_an_agent_with_kernel_audit_is_asked_instead_of_disturbed(
     sees: bool,
 ) -> None:
     asked = _sensors(monkeypatch)
-    monkeypatch.setattr(cli, "_PROOF_SECONDS", 5.0 if sees else 0.3)
+    monkeypatch.setattr(cli, "_PROOF_SECONDS", 60.0 if sees else 0.3)
     word = "exectrail-sees" if sees else "exectrail-blind"
     command = [sys.executable, "-c", ANSWERS, str(tmp_path / "run"), word]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as live:
         assert live.stdout
         assert live.stdout.readline() == b"ready\n"
         health.write(Status(pid=live.pid, written=time.time(), sensor="audit"), tmp_path / "run")
-        code = cli.main(["self-test", "--config", conf])
-        live.kill()
+        try:
+            code = cli.main(["self-test", "--config", conf])
+        finally:
+            live.kill()
 
     said = capsys.readouterr()
     assert asked == []

@@ -78,13 +78,11 @@ def test_folders_are_made_and_tried(tmp_path: Path) -> None:
         config.check_folders(config.parse("[log]\nfolder = /proc/x"))
 
 
-def test_every_option_is_in_the_reference() -> None:
-    table = config.reference()
-
-    assert all(f"`[{each.section}] {each.name}`" in table for each in config.OPTIONS)
-
-
-def test_the_guide_has_the_reference() -> None:
+def test_the_guide_has_every_option() -> None:
     guide = (Path(__file__).parents[3] / "docs/agent.md").read_text()
+    rows = [
+        f"| `[{one.section}] {one.name}` | {one.default and f'`{one.default}`'} | {one.doc} |\n"
+        for one in config.OPTIONS
+    ]
 
-    assert config.reference() in guide
+    assert "".join(["| option | default | |\n|---|---|---|\n", *rows]) in guide

@@ -139,7 +139,7 @@ def test_what_is_gone_is_put_where_its_traces_lead(
     certainty: float,
 ) -> None:
     devices = {1: 7, WEB.init_pid: 42, OTHER.init_pid: 8, THIRD.init_pid: 8}
-    monkeypatch.setattr("exectrail_agent.sessions.traces.root_device", devices.__getitem__)
+    monkeypatch.setattr("exectrail_agent.sessions.crossing.root_device", devices.__getitem__)
     event = enter(WEB, 900, "id", **NO_TTY, **traces)
     event = replace(event, task=replace(event.task, cgroup=b"", mount_namespace=0))
 
@@ -155,7 +155,7 @@ def test_what_is_gone_is_put_where_its_traces_lead(
 def test_a_workload_that_is_gone_has_not_come_from_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("exectrail_agent.sessions.traces.root_device", {1: 7, 500: 42}.get)
+    monkeypatch.setattr("exectrail_agent.sessions.crossing.root_device", {1: 7, 500: 42}.get)
     event = enter(WEB, 900, "id", parent=inside(WEB, 800), device=42)
     event = replace(event, task=replace(event.task, cgroup=b"", mount_namespace=0))
 

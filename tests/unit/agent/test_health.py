@@ -3,9 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +11,6 @@ import pytest
 from exectrail_agent import health
 from exectrail_agent.health import Status
 from exectrail_agent.notify import Notifier
-
-
-@pytest.fixture
-def agent() -> Iterator[int]:
-    """A process that looks like the agent."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "exectrail"])
-    while b"exectrail" not in Path(f"/proc/{child.pid}/cmdline").read_bytes():
-        time.sleep(0.01)
-    yield child.pid
-    child.kill()
-    child.wait()
 
 
 def test_an_agent_that_says_it_sees_all_is_healthy(tmp_path: Path, agent: int) -> None:

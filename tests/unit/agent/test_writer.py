@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exectrail_agent.log import writer as writer_module
-from exectrail_agent.log.ids import IdSource
+from exectrail_agent.log.contents import execs_in
 from exectrail_agent.log.ledger import Ledger
-from exectrail_agent.log.logfiles import LogError, execs_in
 from exectrail_agent.log.loss import LossAccountant
-from exectrail_agent.log.records import Lost, Record, RecordMaker
+from exectrail_agent.log.records import Lost, Record
+from exectrail_agent.log.rotation import LogError
 from exectrail_agent.log.writer import RecordWriter
 from tests.unit.agent.world import (
     NODE,
@@ -33,17 +33,17 @@ from tests.unit.agent.world import (
     WEB,
     Index,
     check_line,
-    clock,
     end,
     enter,
     host,
     inside,
     leave,
+    maker,
     run,
     tracker,
 )
 
-MAKER = RecordMaker(NODE, IdSource(), clock())
+MAKER = maker()
 SHELL = inside(WEB, 900)
 
 

@@ -15,7 +15,7 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.containers.model import Container, Pod, Probe
 from exectrail_agent.events import UNSET_LOGIN_UID, EndEvent, ExecEvent, ExitEvent, Task
 from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.records import NodeIdentity, Record
+from exectrail_agent.log.records import NodeIdentity, Record, RecordMaker
 from exectrail_agent.sessions.narrator import Outcome
 from exectrail_agent.sessions.tracker import SessionTracker
 
@@ -104,9 +104,18 @@ def clock() -> Clock:
     return Clock(boot_time=lambda: 1000 * SECOND, wall_time=lambda: 1_795_132_800 * SECOND)
 
 
-def tracker(*containers: Container, index: Index | None = None, **options: Any) -> SessionTracker:
+def maker(time: Clock | None = None) -> RecordMaker:
+    return RecordMaker(NODE, IdSource(), time or clock())
+
+
+def tracker(
+    *containers: Container,
+    index: Index | None = None,
+    time: Clock | None = None,
+    **options: Any,
+) -> SessionTracker:
     options.setdefault("parent_of", lambda _pid: 0)
-    return SessionTracker(NODE, index or Index(*containers), IdSource(), clock(), **options)
+    return SessionTracker(maker(time), index or Index(*containers), **options)
 
 
 def host(pid: int, executable: bytes = RUNC, cgroup: bytes = b"/system.slice/x.service") -> Task:

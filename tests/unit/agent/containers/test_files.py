@@ -62,4 +62,4 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     for name in ("x", "link", ".."):
         with contextlib.suppress(files.UnreadableError):
             files.read(tmp_path, "a", name)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

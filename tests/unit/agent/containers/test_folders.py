@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exectrail_agent.containers import folders, inotify
-from exectrail_agent.containers.folders import FolderWatch, Place
+from exectrail_agent.containers.folders import FolderWatch, Match
 
 
 @pytest.fixture
@@ -32,27 +32,27 @@ def test_folders_made_later_are_seen_and_told_by_the_descriptor(
     assert not waits(watch)
     (tmp_path / "run/tasks/k8s.io/one").mkdir(parents=True)
     assert waits(watch)
-    assert watch.changed() == {Place(0, ("k8s.io", "one"))}
+    assert watch.changed() == {Match(0, ("k8s.io", "one"))}
     assert watch.changed() == set()
     assert not waits(watch)
     (tmp_path / "var/x/data").mkdir(parents=True)
-    assert watch.changed() == {Place(1, ("x",))}
+    assert watch.changed() == {Match(1, ("x",))}
 
 
 def test_only_the_named_files_count(watch: FolderWatch, tmp_path: Path) -> None:
     folder = tmp_path / "run/tasks/a/b"
     folder.mkdir(parents=True)
-    assert watch.rescan() == {Place(0, ("a", "b"))}
+    assert watch.rescan() == {Match(0, ("a", "b"))}
     (folder / "1234.pid").write_text("1")
     (tmp_path / "run/tasks/a/file").write_text("1")
     assert watch.changed() == set()
     (folder / "config.json").write_text("{}")
-    assert watch.changed() == {Place(0, ("a", "b"))}
+    assert watch.changed() == {Match(0, ("a", "b"))}
     (folder / ".tmp").write_text("{}")
     (folder / ".tmp").rename(folder / "config.json")
-    assert watch.changed() == {Place(0, ("a", "b"))}
+    assert watch.changed() == {Match(0, ("a", "b"))}
     (folder / "config.json").unlink()
-    assert watch.changed() == {Place(0, ("a", "b"))}
+    assert watch.changed() == {Match(0, ("a", "b"))}
 
 
 @pytest.mark.parametrize("level", ["run", "run/tasks", "run/tasks/a", "run/tasks/a/b"])
@@ -62,9 +62,9 @@ def test_removal_at_any_level_and_return(watch: FolderWatch, tmp_path: Path, lev
     watch.rescan()
     for _ in range(3):
         shutil.rmtree(tmp_path / level)
-        assert watch.changed() == {Place(0, ("a", "b"))}
+        assert watch.changed() == {Match(0, ("a", "b"))}
         folder.mkdir(parents=True)
-        assert watch.changed() == {Place(0, ("a", "b"))}
+        assert watch.changed() == {Match(0, ("a", "b"))}
 
 
 def test_a_folder_renamed_to_a_hidden_name_is_gone(watch: FolderWatch, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_folder_renamed_to_a_hidden_name_is_gone(watch: FolderWatch, tmp_path:
     folder.mkdir(parents=True)
     watch.rescan()
     folder.rename(folder.with_name(".b"))
-    assert watch.changed() == {Place(0, ("a", "b"))}
+    assert watch.changed() == {Match(0, ("a", "b"))}
     (tmp_path / "run/tasks/a/.b/config.json").write_text("{}")
     watch.changed()
     assert watch.rescan() == set()
@@ -82,7 +82,7 @@ def test_links_count_before_the_first_star_only(watch: FolderWatch, tmp_path: Pa
     (tmp_path / "disk/tasks/a/b").mkdir(parents=True)
     (tmp_path / "disk/tasks/link").symlink_to("a")
     (tmp_path / "run").symlink_to("disk")
-    assert watch.rescan() == {Place(0, ("a", "b"))}
+    assert watch.rescan() == {Match(0, ("a", "b"))}
     (tmp_path / "disk/tasks/late").symlink_to("a")
     (tmp_path / "disk/tasks/a/late").symlink_to("b")
     assert watch.changed() == set()

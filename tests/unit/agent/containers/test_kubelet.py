@@ -108,7 +108,7 @@ def endpoint(server: Server, pem: Path) -> Endpoint:
     return Endpoint(f"https://127.0.0.1:{server.port}/pods?a=b", str(pem), cert_file=str(pem))
 
 
-def fetch(endpoint: Endpoint, *, seconds: float = 2.0) -> bytes:
+def fetch(endpoint: Endpoint, *, seconds: float = 60.0) -> bytes:
     return get(endpoint, seconds=seconds, limit=10_000)
 
 
@@ -138,11 +138,11 @@ def test_a_server_that_proves_nothing_is_not_asked(server: Server, endpoint: End
 
 
 def test_the_whole_answer_has_one_deadline(server: Server, endpoint: Endpoint) -> None:
-    server.parts, server.pause = [b"H", *[b"x"] * 10], 0.1
+    server.parts, server.pause = [b"H", *[b"x"] * 600], 0.1
     began = time.monotonic()
     with pytest.raises(FetchError, match="time"):
         fetch(endpoint, seconds=0.3)
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_does_not_speak_has_it_too(endpoint: Endpoint) -> None:
@@ -155,11 +155,11 @@ def test_a_server_that_does_not_speak_has_it_too(endpoint: Endpoint) -> None:
 def test_a_resolver_that_does_not_answer_has_it_too(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(0.5) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(60) or [])
     began = time.monotonic()
     with pytest.raises(FetchError, match="no address"):
         fetch(replace(endpoint, url="https://api.example/"), seconds=0.1)
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,8 @@ def test_missing_files_are_errors(endpoint: Endpoint, missing: str) -> None:
 
 class TestWhenItAsks:
     @pytest.fixture
-    def pods(self, endpoint: Endpoint) -> KubeletPods:
+    def pods(self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> KubeletPods:
+        monkeypatch.setattr(kubelet, "_SECONDS", 60.0)
         return KubeletPods(endpoint)
 
     def test_at_once_and_then_every_five_minutes(self, pods: KubeletPods, server: Server) -> None:

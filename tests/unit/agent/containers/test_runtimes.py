@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exectrail_agent.containers import bundle, containerd, crio, docker, podman
+from exectrail_agent.containers import bundle, containerd, crio, docker, storage
 from exectrail_agent.containers.model import Container, Pod, Probe
 from tests.unit.agent.containers.test_bundle import JSON
 from tests.unit.agent.containers.tree import A, B, config, cri
@@ -129,14 +129,14 @@ def test_podman_names_come_from_the_storages_table() -> None:
         {"id": B, "names": ["other"], "metadata": "{}"},
         {"id": A, "names": ["web"], "metadata": json.dumps({"image-name": "nginx:1"})},
     ]
-    found = podman.named(UNKNOWN, json.dumps(table).encode())
+    found = storage.named(UNKNOWN, json.dumps(table).encode())
     assert (found.name, found.image) == ("web", "nginx:1")
-    assert podman.named(Container("x", "podman", "x", "", ""), b"[]").name == "x"
+    assert storage.named(Container("x", "podman", "x", "", ""), b"[]").name == "x"
 
 
 @pytest.mark.parametrize("row", [{}, {"names": "x"}, {"names": [1]}, {"metadata": "["}])
 def test_podman_rows_of_a_strange_kind(row: dict[str, Any]) -> None:
-    found = podman.named(UNKNOWN, json.dumps([1, None, {"id": A, **row}]).encode())
+    found = storage.named(UNKNOWN, json.dumps([1, None, {"id": A, **row}]).encode())
     assert (found.name, found.image) == (A, "")
 
 
@@ -146,7 +146,7 @@ def test_no_runtimes_words_are_too_strange(data: Any) -> None:
     try:
         docker.describe(UNKNOWN, raw)
         docker.describe(UNKNOWN, b'{"Config": ' + raw + b"}")
-        podman.named(UNKNOWN, raw)
+        storage.named(UNKNOWN, raw)
     except ValueError:
         assert not isinstance(data, dict)
 

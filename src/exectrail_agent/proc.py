@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-AUDIT_ID_VARIABLES = (b"KUBERNETES_EXEC_AUDIT_ID", b"SPO_EXEC_REQUEST_UID")
+from exectrail_agent.events import AUDIT_VARIABLES
 
 _ENVIRONMENT_BYTES = 32 << 10
-_TEXT_BYTES = 16 << 10
+_TEXT_BYTES = 64 << 10
 _ARGV_BYTES = 4 << 20
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -57,7 +57,7 @@ class Standing:
 
 
 class ProcReader:
-    """Reads a /proc; of a process that is gone, or going, it returns None or nothing."""
+    """Reads a /proc; of a process that is gone, or going, it returns None, 0 or nothing."""
 
     def __init__(self, root: str = "/proc") -> None:
         self._root = root
@@ -68,48 +68,64 @@ class ProcReader:
             if name.isdigit():
                 yield int(name)
 
+    def look(self, pid: int | str) -> Place:
+        """Return where a process is, or the reader for ``self``. Raises OSError, ValueError."""
+        folder = f"{self._root}/{pid}"
+        cgroups = _read(f"{folder}/cgroup")
+        return Place(cgroups, _inode(f"{folder}/ns/mnt"), _inode(f"{folder}/ns/pid"))
+
     def place(self, pid: int) -> Place | None:
         """Return where a process is; a process without namespaces is about to be gone."""
-        folder = f"{self._root}/{pid}"
         try:
-            cgroups = _read(f"{folder}/cgroup", _TEXT_BYTES)
-            mount, pids = os.readlink(f"{folder}/ns/mnt"), os.readlink(f"{folder}/ns/pid")
+            found = self.look(pid)
             # A process that ends gives up its program before its cgroups and namespaces: while that
             # can be read, they were its own.
-            os.readlink(f"{folder}/exe")
-            return Place(cgroups, _inode(mount), _inode(pids))
+            os.readlink(f"{self._root}/{pid}/exe")
         except (OSError, ValueError):
             return None
+        return found
+
+    def mount_namespace(self, pid: int) -> int:
+        """Return the inode number of a process's mount namespace, 0 also if it may not be seen."""
+        try:
+            return _inode(f"{self._root}/{pid}/ns/mnt")
+        except (OSError, ValueError):
+            return 0
 
     def standing(self, pid: int) -> Standing | None:
         """Return whose child a process is and how it is."""
+        # The name in parentheses may hold anything, even parentheses.
+        rest = self._text(pid, "stat").rpartition(b")")[2].split()
         try:
-            text = _read(f"{self._root}/{pid}/stat", _TEXT_BYTES)
-            # The name in parentheses may hold anything, even parentheses.
-            rest = text.rpartition(b")")[2].split()
             dead = rest[0] in {b"Z", b"X", b"x"}
             return Standing(int(rest[1]), int(rest[19]) * _TICK, int(rest[17]), dead)
-        except (OSError, ValueError, IndexError):
+        except (ValueError, IndexError):
             return None
 
+    def cgroups(self, pid: int) -> bytes:
+        """Return a process's cgroups in every hierarchy, as /proc has them."""
+        return self._text(pid, "cgroup")
+
+    def arguments(self, pid: int) -> bytes:
+        """Return a process's arguments, each ended by a NUL."""
+        return self._text(pid, "cmdline", _ARGV_BYTES)
+
+    def executable(self, pid: int) -> bytes:
+        """Return the path of what a process runs, as the kernel has it."""
+        try:
+            return os.readlink(os.fsencode(f"{self._root}/{pid}/exe"))
+        except OSError:
+            return b""
+
     def name(self, pid: int) -> tuple[bytes, bytes]:
-        """Return a process's executable and comm, b"" where they can't be read."""
-        folder = f"{self._root}/{pid}"
-        try:
-            executable = os.readlink(os.fsencode(f"{folder}/exe"))
-        except OSError:
-            executable = b""
-        try:
-            return executable, _read(f"{folder}/comm", _TEXT_BYTES).rstrip(b"\n")
-        except OSError:
-            return executable, b""
+        """Return a process's executable and comm."""
+        return self.executable(pid), self._text(pid, "comm").rstrip(b"\n")
 
     def program(self, pid: int) -> tuple[dict[bytes, bytes], bytes] | None:
         """Return what a process runs: fields as audit writes them, and its arguments."""
-        folder = f"{self._root}/{pid}"
+        folder, argv = f"{self._root}/{pid}", self.arguments(pid)
         try:
-            argv = _read(f"{folder}/cmdline", _ARGV_BYTES)
-            status = _read(f"{folder}/status", _TEXT_BYTES)
+            status = _read(f"{folder}/status")
             lines = (line.split() for line in status.splitlines())
             ids = {line[0]: line[1] for line in lines if line and line[0] in {b"Uid:", b"Gid:"}}
             executable, comm = self.name(pid)
@@ -118,8 +134,8 @@ class ProcReader:
                 b"comm": comm.hex().encode(),
                 b"uid": ids[b"Uid:"],
                 b"gid": ids[b"Gid:"],
-                b"auid": _read(f"{folder}/loginuid", _TEXT_BYTES),
-                b"ses": _read(f"{folder}/sessionid", _TEXT_BYTES),
+                b"auid": _read(f"{folder}/loginuid"),
+                b"ses": _read(f"{folder}/sessionid"),
             }
         except (OSError, KeyError, IndexError):
             return None
@@ -134,7 +150,27 @@ class ProcReader:
         except OSError:
             return None
         variables = (entry.partition(b"=") for entry in text.split(b"\0"))
-        return {name: value for name, _, value in variables if name in AUDIT_ID_VARIABLES}
+        return {name: value for name, _, value in variables if name in AUDIT_VARIABLES}
+
+    def _text(self, pid: int, name: str, size: int = _TEXT_BYTES) -> bytes:
+        try:
+            return _read(f"{self._root}/{pid}/{name}", size)
+        except OSError:
+            return b""
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of a process's parent, 0 if there is no such process."""
+    standing = ProcReader().standing(pid)
+    return standing.parent if standing else 0
+
+
+def root_device(pid: int) -> int:
+    """Return the device number of a process's root folder, 0 if it is gone or not to be seen."""
+    try:
+        return os.stat(f"/proc/{pid}/root").st_dev  # noqa: PTH116 - no object is needed
+    except OSError:
+        return 0
 
 
 def to_tick(nanoseconds: int) -> int:
@@ -142,13 +178,16 @@ def to_tick(nanoseconds: int) -> int:
     return nanoseconds // _TICK * _TICK
 
 
-def _inode(link: str) -> int:
+def _inode(path: str) -> int:
+    link = os.readlink(path)
     return int(link[link.index("[") + 1 : -1])
 
 
-def _read(path: str, size: int) -> bytes:
+def _read(path: str, size: int = _TEXT_BYTES) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(file, size)
+        # Room for all that there may be costs more than to read what there mostly is.
+        text = os.read(file, min(size, _TEXT_BYTES))
+        return text if len(text) < _TEXT_BYTES else text + os.read(file, size - _TEXT_BYTES)
     finally:
         os.close(file)

@@ -6,12 +6,17 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from exectrail_agent import state
-from exectrail_agent.log import logfiles
-from exectrail_agent.log.logfiles import Extent, LogError, older
+from exectrail_agent.log import contents
+from exectrail_agent.log.contents import Extent
 from exectrail_agent.log.records import Lost
+
+
+class LogError(Exception):
+    """The log can't be kept here; the text says why and what would help."""
 
 
 class LogFile:
@@ -26,7 +31,7 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._max_files = max_files
-        logfiles.prepare(path.parent)
+        _prepare(path.parent)
         self._lock = self._locked()
         try:
             self._open()
@@ -68,7 +73,7 @@ class LogFile:
 
     def since(self, first: int) -> list[bytes]:
         """Return the lines at the file's end from number `first` on."""
-        return logfiles.since(self._file, first)
+        return contents.since(self._file, first)
 
     def check(self, now: int) -> list[Lost]:
         """Begin a new file where somebody has moved or removed the one in use. Raise OSError."""
@@ -87,11 +92,11 @@ class LogFile:
         """Set the file aside and begin a new one. Raise OSError."""
         losses = []
         while len(self._aside) >= self._max_files - 1:
-            older(self._path, len(self._aside)).unlink(missing_ok=True)
+            _older(self._path, len(self._aside)).unlink(missing_ok=True)
             losses += self._gone(self._aside.pop(), "rotated-unshipped", now)
         for number in range(len(self._aside), 0, -1):
-            older(self._path, number).rename(older(self._path, number + 1))
-        self._path.rename(older(self._path, 1))
+            _older(self._path, number).rename(_older(self._path, number + 1))
+        self._path.rename(_older(self._path, 1))
         self._aside.insert(0, self.extent)
         self._reopen()
         self._save_index()
@@ -127,9 +132,9 @@ class LogFile:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(str(self._path), flags, 0o600)
         os.fchmod(self._file, 0o600)
-        self.torn = logfiles.repair(self._file)
+        self.torn = contents.repair(self._file)
         self.size = os.fstat(self._file).st_size
-        self.extent = logfiles.extent(self._file)
+        self.extent = contents.extent(self._file)
 
     def _reopen(self) -> None:
         old = self._file
@@ -140,15 +145,15 @@ class LogFile:
         """Return what the files set aside hold, the newest first."""
         saved = state.load(self._index).get("execs", {})
         found: list[Extent] = []
-        while older(self._path, len(found) + 1).exists():
-            one = logfiles.ends(older(self._path, len(found) + 1))
+        while _older(self._path, len(found) + 1).exists():
+            one = contents.ends(_older(self._path, len(found) + 1))
             one.execs = int(saved.get(str(one.first), -1))
             found.append(one)
         return found
 
     def _gone(self, extent: Extent, cause: str, now: int) -> list[Lost]:
         """Tell of records that are gone and that nobody says to have a copy of."""
-        first = max(extent.first, logfiles.shipped(self._path) + 1)
+        first = max(extent.first, _shipped(self._path) + 1)
         count = extent.last - first + 1
         if not extent.last or count <= 0:
             return []
@@ -163,3 +168,33 @@ class LogFile:
         except OSError:
             # Without it the execs of a file that is removed later are left out of its loss.
             return
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder of the log, for its owner alone. Raise LogError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise LogError(f"{folder} must be a folder that belongs to the agent's user")
+        if stat.S_IMODE(found.st_mode) != 0o700:  # noqa: PLR2004 - a mode
+            folder.chmod(0o700)
+    except OSError as error:
+        raise LogError(f"{folder} can't be used: {error.strerror}") from error
+
+
+def _shipped(path: Path) -> int:
+    """Return the number of the last record that a shipper says it has sent; 0 if it says nothing.
+
+    The shipper replaces the file ``LOG.shipped`` by one that holds the number in decimal.
+    """
+    try:
+        text = path.with_name(f"{path.name}.shipped").read_bytes()[:32].strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+def _older(path: Path, number: int) -> Path:
+    """Return the name of the file that was set aside as the `number`th last."""
+    return path.with_name(f"{path.name}.{number}")

@@ -1,10 +1,10 @@
-"""The files of the log: the one that grows and the ones that were set aside."""
+"""Which records a file of the log holds, as its lines say."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,6 @@ _CHUNK = 1024 * 1024
 _SEQ = re.compile(rb'\{"seq":([0-9]{1,18}),')
 _COMMAND = re.compile(rb'^\{"seq":[0-9]+,"kind":"Command",', re.MULTILINE)
 _COUNT = re.compile(rb'"(?:throttle\.count|loss\.execs)":([0-9]+)')
-
-
-class LogError(Exception):
-    """The log can't be kept here; the text says why and what would help."""
 
 
 @dataclass
@@ -28,19 +24,6 @@ class Extent:
     execs: int = 0
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder of the log, for its owner alone. Raise LogError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise LogError(f"{folder} must be a folder that belongs to the agent's user")
-        if stat.S_IMODE(found.st_mode) != 0o700:  # noqa: PLR2004 - a mode
-            folder.chmod(0o700)
-    except OSError as error:
-        raise LogError(f"{folder} can't be used: {error.strerror}") from error
-
-
 def execs_in(lines: bytes) -> int:
     """Return how many execs whole lines account for.
 
@@ -48,6 +31,15 @@ def execs_in(lines: bytes) -> int:
     """
     counts = sum(map(int, _COUNT.findall(lines)))
     return counts + sum(1 for _ in _COMMAND.finditer(lines))
+
+
+def settles(line: bytes) -> int:
+    """Return how many execs that were taken from the sensor a line of the log accounts for."""
+    record = json.loads(line)
+    if record["kind"] == "Loss":
+        mine = record["loss.unit"] == "records" and "loss.firstSeq" not in record
+        return int(record.get("loss.execs", 0)) if mine else 0
+    return 1 if record["kind"] == "Command" else int(record.get("throttle.count", 0))
 
 
 def seq_of(line: bytes) -> int:
@@ -106,20 +98,3 @@ def ends(path: Path) -> Extent:
         return Extent(first, seq_of(tail[tail.rfind(b"\n") + 1 :]), -1)
     finally:
         os.close(descriptor)
-
-
-def shipped(path: Path) -> int:
-    """Return the number of the last record that a shipper says it has sent; 0 if it says nothing.
-
-    The shipper replaces the file ``LOG.shipped`` by one that holds the number in decimal.
-    """
-    try:
-        text = path.with_name(f"{path.name}.shipped").read_bytes()[:32].strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() else 0
-
-
-def older(path: Path, number: int) -> Path:
-    """Return the name of the file that was set aside as the `number`th last."""
-    return path.with_name(f"{path.name}.{number}")

@@ -36,7 +36,7 @@ _TUNED = control.ENABLED | control.RATE_LIMIT | control.BACKLOG_LIMIT | control.
 _LIMITS = ("rate_limit", "backlog_limit", "backlog_wait_time")
 
 
-class AuditLog:
+class AuditStream:
     """The stream of audit records, with the rules that make the kernel write them.
 
     - `owner`: this process owns kernel audit; else it listens beside who does.
@@ -76,15 +76,15 @@ class AuditLog:
     @property
     def dropped(self) -> int:
         """How many records did not fit into the socket."""
-        return self._stream.dropped
+        return self._receiver.dropped
 
     def fileno(self) -> int:
         """Return what is readable when records wait."""
-        return self._stream.fileno()
+        return self._receiver.fileno()
 
     def read(self, most: int) -> Iterator[Frame]:
         """Give the messages that wait, at most MOST."""
-        for datagram in self._stream.datagrams(most):
+        for datagram in self._receiver.datagrams(most):
             message = frame(datagram)
             if message:
                 yield message
@@ -116,7 +116,7 @@ class AuditLog:
             self._restore(before, control.ENABLED)
         self._found.forget()
         self._leave()
-        self._stream.join(_READ_LOG_GROUP)
+        self._receiver.join(_READ_LOG_GROUP)
 
     def close(self) -> None:
         """Remove the agent's rules, give the settings back and let go. Raises nothing."""
@@ -135,7 +135,7 @@ class AuditLog:
         self._found.release()
 
     @property
-    def _stream(self) -> NetlinkSocket:
+    def _receiver(self) -> NetlinkSocket:
         if self._socket is None:
             raise SensorError("kernel audit is not open")
         return self._socket
@@ -160,11 +160,11 @@ class AuditLog:
             # The kernel sends records to the socket that asks for them, and refuses while another
             # owner lives.
             request = control.settings(control.PROCESS, replace(status, pid=os.getpid()))
-            self._stream.send(control.SET, 0, request, REQUEST_WITH_ANSWER)
+            self._receiver.send(control.SET, 0, request, REQUEST_WITH_ANSWER)
             self.owner = self._control.status().pid == os.getpid()
         if not self.owner:
             self._found.forget()
-            self._stream.join(_READ_LOG_GROUP)
+            self._receiver.join(_READ_LOG_GROUP)
         elif status.enabled != control.IMMUTABLE:
             self._before = self._before or self._found.load() or status
             self._found.save(self._before)

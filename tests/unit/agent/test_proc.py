@@ -1,0 +1,65 @@
+"""What is read from /proc, of processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exectrail_agent.proc import ProcReader, parent_of
+
+GONE = 1 << 30
+
+
+def test_a_process_is_where_its_parent_is() -> None:
+    proc = ProcReader()
+    with subprocess.Popen(["/bin/sleep", "30"]) as child:
+        here, there = proc.place(os.getpid()), proc.place(child.pid)
+        parent = parent_of(child.pid)
+        child.kill()
+
+    assert here is not None
+    assert here == there == proc.look("self")
+    assert here.mount_namespace == Path("/proc/self/ns/mnt").stat().st_ino
+    assert here.cgroup in here.cgroups
+    assert parent == os.getpid()
+
+
+def test_a_name_may_look_like_the_fields_behind_it() -> None:
+    name = ") Z 1 ("
+    with subprocess.Popen(
+        ["python3", "-c", f"open('/proc/self/comm', 'w').write({name!r}); input(print(flush=1))"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout
+        assert child.stdout.readline()
+        comm, standing = ProcReader().name(child.pid)[1], ProcReader().standing(child.pid)
+        child.kill()
+
+    assert comm == name.encode()
+    assert standing is not None
+    assert (standing.parent, standing.threads, standing.dead) == (os.getpid(), 1, False)
+
+
+def test_arguments_are_read_whole() -> None:
+    words = ["/bin/sleep", "30", *["x" * 100_000] * 3]
+    with subprocess.Popen(["/bin/sh", "-c", "echo; read x", *words], stdin=-1, stdout=-1) as child:
+        assert child.stdout
+        assert child.stdout.readline()
+        found = ProcReader().arguments(child.pid)
+        child.kill()
+
+    assert found.decode().split("\0")[3:-1] == words
+
+
+def test_of_a_process_that_is_gone_there_is_nothing() -> None:
+    proc = ProcReader()
+
+    assert (proc.place(GONE), proc.standing(GONE), proc.program(GONE)) == (None, None, None)
+    assert (proc.name(GONE), proc.arguments(GONE), proc.audit_ids(GONE)) == ((b"", b""), b"", None)
+    assert (parent_of(GONE), proc.mount_namespace(GONE)) == (0, 0)
+    with pytest.raises(FileNotFoundError):
+        proc.look(GONE)
