@@ -19,13 +19,15 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.config import Config
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.containers.kubelet import KubeletPods, api_server
-from exectrail_agent.events import Event, ExecEvent, Sensor
+from exectrail_agent.events import Event, ExecEvent, LiveSession, Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.loss import LossAccountant
 from exectrail_agent.log.records import NodeIdentity, RecordMaker
 from exectrail_agent.log.writer import RecordWriter
 from exectrail_agent.notify import Notifier
+from exectrail_agent.proc import ProcReader
+from exectrail_agent.sessions import unseen
 from exectrail_agent.sessions.narrator import Outcome
 from exectrail_agent.sessions.tracker import SessionTracker
 
@@ -89,6 +91,7 @@ class Agent:
         self._due = dict.fromkeys(("status", "save", "watchdog", "canary"), 0.0)
         self._lost_at = -_MEMORY
         self._compare_at = 0.0
+        self._adopt_at = 0.0
         self._canary_problem = ""
         self._state_word = ""
 
@@ -106,6 +109,9 @@ class Agent:
         now = self._now()
         parts.tracker.restore(state.load(self._state).get("sessions", {}))
         self._follow(parts.tracker.recover(parts.sensor.live(), now))
+        if not parts.sensor.resumed:
+            self._adopt(now)
+            self._adopt_at = now + _CALM
         self._turn()
         self._notifier.say(f"READY=1\nSTATUS=sensor {parts.sensor.name}")
         while not self._stopping:
@@ -155,6 +161,10 @@ class Agent:
             # The beginning or the end of a session may be among what was lost.
             self._compare_at = 0.0
             self._follow(parts.tracker.recover(parts.sensor.live(), now))
+        if self._adopt_at and self._adopt_at <= now:
+            # Of some containers it was not known yet whether to start them is to enter them.
+            self._adopt_at = 0.0
+            self._adopt(now)
         parts.writer.tick()
         if parts.pods is not None and parts.pods.wait(now) <= 0:
             parts.pods.poll(now)
@@ -167,6 +177,13 @@ class Agent:
             self._tell(now)
             self._due["status"] = now + _STATUS_SECONDS
         self._alive()
+
+    def _adopt(self, now: float) -> None:
+        """Follow the sessions that began before there was anything in the kernel to see them."""
+        parts = self._parts
+        found = unseen.find(parts.index, ProcReader())
+        live = map(LiveSession, parts.sensor.adopt(found), found)
+        self._follow(parts.tracker.adopt([one for one in live if one.session], now))
 
     def _read(self, enough: int = 1) -> None:
         """Take what waits, until there are fewer than `enough` events at once.
@@ -223,6 +240,8 @@ class Agent:
             times.append(due)
         if self._compare_at:
             times.append(self._compare_at)
+        if self._adopt_at:
+            times.append(self._adopt_at)
         if self._canary.flying or self._dirty or self._parts.writer.backlog:
             times.append(now + _SECOND)
         if self._parts.sensor.name == "audit":

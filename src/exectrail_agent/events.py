@@ -124,6 +124,9 @@ class Sensor(Protocol):
     name: str
     """``bpf`` or ``audit``."""
 
+    resumed: bool
+    """Whether it goes on with what an earlier agent has left in the kernel."""
+
     def fileno(self) -> int:
         """Return what is readable when events wait."""
 
@@ -135,6 +138,12 @@ class Sensor(Protocol):
 
     def live(self) -> Sequence[LiveSession]:
         """Return the sessions that are open, for an agent that has just started."""
+
+    def adopt(self, sessions: Sequence[Sequence[Task]]) -> Sequence[int]:
+        """Follow sessions that began unseen, given by their processes from now on.
+
+        Returns the number of each, 0 for one whose processes are all gone or in others.
+        """
 
     def losses(self) -> Mapping[str, int]:
         """Return how many events were lost by cause, since the sensor was first loaded."""

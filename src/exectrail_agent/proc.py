@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from exectrail_agent.events import AUDIT_VARIABLES
+from exectrail_agent.events import AUDIT_VARIABLES, Task
 
 _ENVIRONMENT_BYTES = 32 << 10
 _TEXT_BYTES = 64 << 10
@@ -171,6 +171,20 @@ def root_device(pid: int) -> int:
         return os.stat(f"/proc/{pid}/root").st_dev  # noqa: PTH116 - no object is needed
     except OSError:
         return 0
+
+
+def task_at(pid: int, start: int, place: Place | None, executable: bytes, comm: bytes) -> Task:
+    """Describe a process and where it is. Kernel audit's pids are the agent's own."""
+    return Task(
+        pid=pid,
+        start=start,
+        host_pid=pid,
+        comm=comm,
+        cgroup=place.cgroup if place else b"",
+        mount_namespace=place.mount_namespace if place else 0,
+        pid_namespace=place.pid_namespace if place else 0,
+        executable=executable,
+    )
 
 
 def to_tick(nanoseconds: int) -> int:

@@ -72,8 +72,6 @@ class Watch:
 
     def __init__(self) -> None:
         self.sensor = AuditSensor()
-        for one in self.sensor.live():
-            self.sensor.drop(one.session)
         self.events: list[dict[str, Any]] = []
 
     def read_until(self, done: Callable[[], bool]) -> None:

@@ -138,7 +138,7 @@ class Seen:
             if event.session in self.numbers:
                 self.events.append(event)
 
-    def until(self, done: Callable[[], bool], seconds: float = 30) -> None:
+    def until(self, done: Callable[[], bool], seconds: float = 60) -> None:
         limit = time.monotonic() + seconds
         self.read()
         while not done():
@@ -622,19 +622,19 @@ def test_arguments_that_no_ring_holds_are_a_loss(opened: Open) -> None:
 
 
 def test_nothing_is_missed_while_no_agent_runs(opened: Open, tmp_path: Path) -> None:
-    fifo = tmp_path / "go"
+    fifo, ran = tmp_path / "go", tmp_path / "ran"
     os.mkfifo(fifo)
+    os.mkfifo(ran)
     first = opened()
-    process = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", f"read go < {fifo}; /bin/true away; sleep 60; : kept"]
-    )
+    script = f"read go < {fifo}; /bin/true away; sleep 60 & echo > {ran}; wait; : kept"
+    process = subprocess.Popen(["unshare", "-m", "sh", "-c", script])
     seen = Seen(first, "kept")
     seen.until(lambda: bool(seen.execs))
     entry = seen.execs[0]
     first.close(keep=True)
     fifo.write_text("go\n")
     enter("/bin/true", "unattended kept")
-    time.sleep(0.3)
+    assert ran.read_text()
 
     second = opened()
     assert (second.pinned, second.resumed, second.notices) == (True, True, [])

@@ -82,7 +82,7 @@ class Node(Service):
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.send(number)
-        return self.processes[-1].wait(15)
+        return self.processes[-1].wait(60)
 
     def produce(
         self, count: int, rate: int = 0, program: str = "/bin/true"
@@ -108,7 +108,7 @@ class Node(Service):
         )
         return text.count(b'"kind":"Command"') + collapsed, lost
 
-    def holds(self, produced: int, seconds: float = 30) -> tuple[int, int]:
+    def holds(self, produced: int, seconds: float = 60) -> tuple[int, int]:
         """Wait until all that was produced is accounted for, and no more than that."""
         self.until(lambda: sum(self.accounted()) >= produced, seconds)
         time.sleep(0.3)
@@ -342,7 +342,7 @@ def test_a_self_test_can_be_asked_for(node: Node) -> None:
     node.start()
     first = node.status()["canary"]
     node.send(signal.SIGUSR1)
-    node.until(lambda: node.status()["canary"] > first, 3)
+    node.until(lambda: node.status()["canary"] > first)
 
     found = [one for one in node.records() if one.get("health.cause") == "canary"]
     assert len(found) == 2
@@ -356,7 +356,7 @@ def test_asking_many_times_does_no_harm(node: Node) -> None:
     ask = f"for i in $(seq 500); do kill -USR1 {pid}; done; sleep 0.2; kill -USR1 {pid}"
     subprocess.run(node.inside("bash", "-c", ask), check=True)
     last = time.time()
-    assert running.wait(30) == 0
+    assert running.wait(60) == 0
 
     assert node.holds(1001) == (1001, 0)
     node.until(lambda: node.status()["written"] > last)
@@ -377,7 +377,7 @@ def test_a_sensor_that_was_blinded_shows_at_once_when_asked(node: Node) -> None:
             libbpf.delete(jump, index.to_bytes(4, "little"))
     os.close(jump)
     node.send(signal.SIGUSR1)
-    node.until(lambda: "the sensor is blind" in reasons(node), 12)
+    node.until(lambda: "the sensor is blind" in reasons(node))
     assert node.ask("status").returncode == 1
 
     # The next agent's programs take the place of those.

@@ -69,7 +69,7 @@ class Service:
 
     def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*words), capture_output=True, text=True, check=False, timeout=30
+            self.command(*words), capture_output=True, text=True, check=False, timeout=120
         )
 
     def start(self, *options: str) -> subprocess.Popen[str]:
@@ -80,7 +80,7 @@ class Service:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.processes[-1].send_signal(number)
-        return self.processes[-1].wait(15)
+        return self.processes[-1].wait(60)
 
     def status(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
@@ -100,6 +100,11 @@ class Service:
         whole, _, _ = (self.log / "advaudit.log").read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
+    def of(self, container: str, kind: str) -> list[dict[str, Any]]:
+        """The records of a kind that name a container."""
+        named = [one for one in self.records() if one.get("container.name") == container]
+        return [one for one in named if one["kind"] == kind]
+
     def commands(self, word: str) -> list[dict[str, Any]]:
         """What was run with a word among its arguments."""
         return [
@@ -108,7 +113,7 @@ class Service:
             if record["kind"] == "Command" and word in record["process.args"]
         ]
 
-    def until(self, holds: Callable[[], Any], seconds: float = 20) -> None:
+    def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             died = [one for one in self.processes[-1:] if one.poll() is not None]
@@ -147,16 +152,38 @@ def test_a_session_is_recorded_and_shown(service: Service, podman: Podman, conta
     enter(podman, container, "first")
     service.until(lambda: service.commands("first"))
 
-    (access,) = [
-        one
-        for one in service.records()
-        if one.get("container.name") == container and one["kind"] == "Kubernetes"
-    ]
+    (access,) = service.of(container, "Kubernetes")
     assert access["traceId"] == service.commands("first")[0]["traceId"]
     assert "/usr/bin/true first" in service.ask("tail", "--tree").stdout
     assert service.is_well()
     assert service.end() == 0
     assert service.ask("status").returncode == 2
+
+
+def test_a_session_from_before_the_agent_is_followed(service: Service, podman: Podman) -> None:
+    """And a container that is busy by itself is not taken for one."""
+    busy = "sh -c 'while :; do /usr/bin/true of-its-own; /usr/bin/sleep 0.1; done'"
+    container, _ = podman.create("busy", runs=busy)
+    podman("start", container)
+    shell = ["podman", "--runtime", "runc", "exec", "-i", container, "sh"]
+    with subprocess.Popen(
+        shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as entered:
+        assert entered.stdin
+        assert entered.stdout
+        print("/usr/bin/sleep 600 & echo begun", file=entered.stdin, flush=True)
+        assert entered.stdout.readline() == "begun\n"
+        service.start()
+        print("/usr/bin/true remembered; kill $!", file=entered.stdin, flush=True)
+        entered.stdin.close()
+    service.until(lambda: service.of(container, "SessionEnd"))
+
+    (access,), (end,) = (service.of(container, kind) for kind in ("Kubernetes", "SessionEnd"))
+    (command,) = service.commands("remembered")
+    assert (access["recovered"], end["recovered"]) == (True, True)
+    assert access["traceId"] == command["traceId"] == end["traceId"]
+    assert service.commands("of-its-own") == []
+    assert service.is_well()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -228,7 +255,7 @@ def test_a_full_disk_degrades_it_until_there_is_room(
         service.until(lambda: not service.is_well())
         degraded = service.ask("status")
         filler.unlink()
-        service.until(lambda: service.commands("full-11"), 40)
+        service.until(lambda: service.commands("full-11"))
         service.end()
     finally:
         subprocess.run(["umount", "-l", service.log], check=True)

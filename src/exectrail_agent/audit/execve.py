@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from exectrail_agent.audit.lineage import Process
 from exectrail_agent.audit.parse import ARGV_END, Call, number_of, text_of
 from exectrail_agent.events import UNSET_LOGIN_UID, ExecEvent, Task
-from exectrail_agent.proc import Place
+from exectrail_agent.proc import Place, task_at
 
 GONE = "gone before it could be read"
 NO_RECORD = "no audit record came"
@@ -191,20 +191,6 @@ def complete(sighting: Sighting, call: Call, runtime: Runtime | None = None) -> 
         outer=sighting.outer,
         device=call.device,
         through=through,
-    )
-
-
-def task_at(pid: int, start: int, place: Place | None, executable: bytes, comm: bytes) -> Task:
-    """Describe a process and where it is. Kernel audit's pids are the agent's own."""
-    return Task(
-        pid=pid,
-        start=start,
-        host_pid=pid,
-        comm=comm,
-        cgroup=place.cgroup if place else b"",
-        mount_namespace=place.mount_namespace if place else 0,
-        pid_namespace=place.pid_namespace if place else 0,
-        executable=executable,
     )
 
 

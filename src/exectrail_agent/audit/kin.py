@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
-from exectrail_agent.audit.execve import task_at
 from exectrail_agent.audit.lineage import Lineage, Process
 from exectrail_agent.audit.parse import Caller
 from exectrail_agent.events import Task
-from exectrail_agent.proc import Place, ProcReader, Standing, to_tick
+from exectrail_agent.proc import Place, ProcReader, Standing, task_at, to_tick
 
 _PLACE_SECONDS = 1.0
 _KTHREADD = 2
@@ -90,24 +89,17 @@ class Kin:
         if place and there and place != there:
             process.crossed, process.place = True, place
 
-    def survey(self, number: Callable[[], int]) -> None:
-        """Take in every process that there is; each that is not where its parent is gets a session.
-
-        NUMBER gives the session's.
-        """
-        for start, pid, standing in self._oldest_first():
-            if standing.dead:
-                continue
-            process = self._lineage.add(pid, standing.parent, start)
-            process.place, process.crossed = self._reader.place(pid), False
-            above = self._lineage.get(standing.parent)
-            if process.place is None or process.place.foreign or not above or not above.place:
-                continue
-            if not process.session and process.place != above.place:
-                self._lineage.open(process, number())
-            if process.session:
-                process.told = True
-                process.task = task_at(pid, start, process.place, *self._reader.name(pid))
+    def adopt(self, tasks: Sequence[Task], number: int) -> bool:
+        """Put processes into a session that began unseen; return whether one is still there."""
+        there = False
+        for task in tasks:
+            process = self.process(task.pid)
+            if process and process.start == task.start and not process.session:
+                self._lineage.adopt(process, number)
+                process.place, process.crossed = self._reader.place(task.pid), False
+                process.task, process.told = task, True
+                there = True
+        return there
 
     def catch_up(self) -> set[int]:
         """Take in the processes that nobody told of; return the pids of all that there are."""

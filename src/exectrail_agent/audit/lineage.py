@@ -117,6 +117,11 @@ class Lineage:
         process.session = number
         return outer
 
+    def adopt(self, process: Process, number: int) -> None:
+        """Make a process a member of a session, which it may be the first of."""
+        process.session = number
+        self._sessions.setdefault(number, _Session()).members.add(process.pid)
+
     def remove(self, process: Process) -> list[int]:
         """Forget a process; return the sessions that ended with it, the innermost first."""
         self._processes.pop(process.pid, None)

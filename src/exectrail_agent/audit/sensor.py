@@ -17,7 +17,7 @@ from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
 from exectrail_agent.audit.stream import AuditStream
 from exectrail_agent.audit.trace import Trace
 from exectrail_agent.audit.waiting import BEHIND_SECONDS
-from exectrail_agent.events import Event, LiveSession, SensorError
+from exectrail_agent.events import Event, LiveSession, SensorError, Task
 from exectrail_agent.proc import ProcReader
 
 FOUND_FILE = "/run/exectrail/audit-found.json"
@@ -40,6 +40,7 @@ class AuditSensor:
     """
 
     name = "audit"
+    resumed = False
 
     def __init__(
         self, *, everything: bool = False, proc: str = "/proc", found: str = FOUND_FILE
@@ -62,9 +63,10 @@ class AuditSensor:
         except SensorError:
             self._connector.close()
             raise
-        # Execs from before the rules were there have no records, and `live` tells of the rest.
+        # Execs from before the rules were there have no records: who was there is in /proc.
         for _ in self._connector.read(_DRAIN):
             pass
+        self._trace.resync()
         self._trace.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._lost_before = self._stream.lost
         self._ahead, self._ahead_since = 0, float("-inf")
@@ -105,12 +107,12 @@ class AuditSensor:
         self._trace.drop(session)
 
     def live(self) -> Sequence[LiveSession]:
-        """Return a session for each process that is elsewhere than its parent, with those below.
-
-        Nobody has judged them: most are services and containers, to be dropped. To be called once,
-        before the first `read()`.
-        """
+        """Return the sessions that are open."""
         return self._trace.live()
+
+    def adopt(self, sessions: Sequence[Sequence[Task]]) -> Sequence[int]:
+        """Take processes into sessions that began unseen. See events.Sensor."""
+        return self._trace.adopt(sessions)
 
     def losses(self) -> Mapping[str, int]:
         """Return how many events were lost by cause, since this sensor was made.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from exectrail_agent.audit.connector import Exec, Exit, Fork, ProcEvent
@@ -20,7 +20,7 @@ from exectrail_agent.audit.lineage import Lineage, Process
 from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
 from exectrail_agent.audit.rules import CROSSINGS
 from exectrail_agent.audit.waiting import Exited, Item, Waiting
-from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, LiveSession
+from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, LiveSession, Task
 from exectrail_agent.proc import Place, ProcReader, to_tick
 
 PATIENCE_SECONDS = 3.0
@@ -147,9 +147,13 @@ class Trace:
         for number in ended:
             self._waiting.add(EndEvent(self._latest, number))
 
+    def adopt(self, sessions: Sequence[Sequence[Task]]) -> list[int]:
+        """Follow sessions that began unseen. See events.Sensor."""
+        numbers = ((tasks, self._number()) for tasks in sessions)
+        return [number if self._kin.adopt(tasks, number) else 0 for tasks, number in numbers]
+
     def live(self) -> list[LiveSession]:
-        """List the processes of the node; each that is not where its parent is begins a session."""
-        self._kin.survey(self._number)
+        """List the sessions that are open, with those processes that have run a program there."""
         return [
             LiveSession(number, tuple(one.task for one in members if one.task))
             for number, members in self._lineage.members().items()

@@ -246,6 +246,42 @@ int at_exit(struct bpf_raw_tracepoint_args *context)
 	return 0;
 }
 
+/* For each process that there is, once: put those that the agent has found into their sessions. */
+SEC("iter/task")
+int at_start(struct bpf_iter__task *context)
+{
+	struct task_struct *task = context->task, *parent;
+	__u32 host_pid, parent_pid;
+	struct mark new = {.has_run = true}, *above;
+	__u64 *number;
+
+	if (!task)
+		return 0;
+	host_pid = BPF_CORE_READ(task, tgid);
+	if (host_pid != (__u32)BPF_CORE_READ(task, pid))
+		return 0;
+	new.pid = own_pid(task);
+	number = bpf_map_lookup_elem(&adopted, &new.pid);
+	if (number) {
+		new.session = *number;
+	} else {
+		/* Born after the agent has looked. */
+		parent = BPF_CORE_READ(task, real_parent);
+		parent_pid = BPF_CORE_READ(parent, tgid);
+		above = bpf_map_lookup_elem(&tasks, &parent_pid);
+		if (!above || is_dropped(above->session))
+			return 0;
+		new.session = above->session;
+	}
+	new.start = BPF_CORE_READ(task, start_boottime);
+	new.place = place_of(task);
+	adopt(host_pid, &new);
+	/* If its end comes meanwhile, one of the two takes it out again. */
+	if (!BPF_CORE_READ(task, signal, live.counter))
+		forget(host_pid, new.session);
+	return 0;
+}
+
 SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *context)
 {

@@ -28,12 +28,18 @@ enum {
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+	BPF_F_NO_PREALLOC = 1,
 	EEXIST = 17,
 	SIGNAL_GROUP_EXIT = 4,
 };
 
 struct bpf_raw_tracepoint_args {
 	__u64 args[4];
+};
+
+struct bpf_iter__task {
+	void *meta;
+	struct task_struct *task;
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

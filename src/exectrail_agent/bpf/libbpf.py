@@ -17,6 +17,7 @@ LIBRARY = "libbpf.so.1"
 
 MAP_ARRAY = 2
 LINK_RAW_TRACEPOINT = 1
+ATTACH_ITERATOR = 28
 
 _WARN = 0
 _LINE_MAX = 4096
@@ -28,6 +29,8 @@ _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctype
 _POINTER, _INT, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "bpf_iter_create": (_INT, (_INT,)),
+    "bpf_link_create": (_INT, (_INT, _INT, _INT, _POINTER)),
     "bpf_map__reuse_fd": (_INT, (_POINTER, _INT)),
     "bpf_map__set_initial_value": (_INT, (_POINTER, _TEXT, _SIZE)),
     "bpf_map__set_max_entries": (_INT, (_POINTER, _U32)),
@@ -203,6 +206,22 @@ class Libbpf:
         """Run a program at a raw tracepoint; return the link, which ends with its last file."""
         arguments = (tracepoint.encode(), program)
         return int(self.call(f"attaching to {tracepoint}", "bpf_raw_tracepoint_open", *arguments))
+
+    def iterate(self, program: int) -> None:
+        """Run an iterator's program for all that it iterates over."""
+        what = "going through the processes"
+        link = self.call(what, "bpf_link_create", program, 0, ATTACH_ITERATOR, None)
+        try:
+            file = self.call(what, "bpf_iter_create", link)
+            try:
+                while os.read(file, _LINE_MAX):
+                    pass
+            except OSError as error:
+                raise BpfError(f"{what}: {error.strerror}", error.errno or 0) from None
+            finally:
+                os.close(file)
+        finally:
+            os.close(link)
 
     def open(self, code: bytes) -> BpfObject:
         """Read an ELF object, to be prepared and loaded."""

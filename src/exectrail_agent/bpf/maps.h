@@ -56,6 +56,15 @@ struct {
 	__type(value, __u32);
 } dropped SEC(".maps");
 
+/* Processes that were in sessions before anything was seen, by their pid as the agent counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TASKS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} adopted SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 23);

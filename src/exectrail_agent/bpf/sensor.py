@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from exectrail_agent.bpf import layout
 from exectrail_agent.bpf.libbpf import BpfError, BpfObject, Libbpf
@@ -73,6 +74,7 @@ class BpfSensor:
         self.notices: list[str] = []
         self.resumed = False
         self._files: dict[str, int] = {}
+        self._own: dict[str, int] = {}
         self._pending: list[bytes] = []
         self._cgroups: OrderedDict[int, bytes] = OrderedDict()
         self._undecoded = 0
@@ -146,6 +148,26 @@ class BpfSensor:
                 members[mark.session][host_pid] = self._task(host_pid, mark)
         return [LiveSession(number, tuple(tasks.values())) for number, tasks in members.items()]
 
+    def adopt(self, sessions: Sequence[Sequence[Task]]) -> Sequence[int]:
+        """Take processes into sessions that began unseen. See events.Sensor."""
+        first = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        numbers = [_NUMBER.pack(first + at) for at in range(len(sessions))]
+        pids = [[_PID.pack(task.pid) for task in tasks] for tasks in sessions]
+        adopted, libbpf = self._own["adopted"], self._libbpf
+        try:
+            for at, number in enumerate(numbers):
+                for pid in pids[at]:
+                    libbpf.update(adopted, pid, number)
+            libbpf.iterate(self._own["at_start"])
+        except BpfError as error:
+            self.notices.append(f"sessions from before the agent are not followed: {error}")
+        for pid in chain.from_iterable(pids):
+            libbpf.delete(adopted, pid)
+        there = (
+            libbpf.look_up(self._files["sessions"], one, layout.SESSION_SIZE) for one in numbers
+        )
+        return [first + at if found else 0 for at, found in enumerate(there)]
+
     def losses(self) -> Mapping[str, int]:
         """Return what was lost since the maps were made.
 
@@ -213,6 +235,8 @@ class BpfSensor:
             for name in MAPS:
                 if name not in kept:
                     self._files[name] = program.map_file(name)
+            self._own["adopted"] = program.map_file("adopted")
+            self._own["at_start"] = os.dup(program.program_file("at_start"))
             for index, name in enumerate(_JUMPS):
                 file = _PID.pack(program.program_file(name))
                 self._libbpf.update(self._files["jump"], _PID.pack(index), file)
@@ -244,9 +268,10 @@ class BpfSensor:
         os.close(file)
 
     def _let_go(self) -> None:
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
+        for files in (self._files, self._own):
+            for file in files.values():
+                os.close(file)
+            files.clear()
         if hasattr(self, "_folder"):
             self._folder.release()
 

@@ -93,8 +93,6 @@ class Narrator:
         session.recovered = True
         session.begin = time
         fields = self._access(session, crossing, entry)
-        if not session.number:
-            fields["session.followed"] = False
         return self._opened(session, fields)
 
     def _opened(self, session: Session, fields: Mapping[str, object]) -> Record:

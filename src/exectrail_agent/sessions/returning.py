@@ -33,9 +33,7 @@ class Returning:
         deadline: float,
     ) -> None:
         """Note the open sessions that nobody knows, and the known ones that are not open."""
-        self._unknown = {
-            one.session: one for one in live if one.session and one.session not in known
-        }
+        self._unknown = {one.session: one for one in live if one.session not in known}
         self._missing = {*open_ones} - {one.session for one in live}
         self.deadline = deadline if self._unknown or self._missing else 0.0
 
@@ -98,11 +96,12 @@ def load(state: Mapping[str, Any], boot: str) -> Kept | None:
 def going_on(live: LiveSession, index: ContainerLookup) -> tuple[Task, Crossing] | None:
     """Return a session's first process in a container; None if it is no access.
 
-    That is where none is in a container, or the container's own first process is a part of it.
+    That is where none is in a container, or the container's own first process is a part of it
+    and no access.
     """
     tasks = sorted(live.tasks, key=lambda task: task.start)
     judged = [(task, join(_standing(task), index)) for task in tasks]
-    if any(one.way is Way.INSIDE and one.container for _, one in judged):
+    if any(one.own_start and one.way is not Way.ACCESS for _, one in judged):
         return None
     return next(((task, one) for task, one in judged if one.way is not Way.INSIDE), None)
 

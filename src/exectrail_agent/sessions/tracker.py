@@ -122,15 +122,19 @@ class SessionTracker:
         """Return what follows from the sessions that are open, at the start or after a loss.
 
         Their events may still be waiting in the sensor, so what is not clear yet is judged by a
-        later `tick`. A session without a number, as found in /proc, is told of at once.
+        later `tick`.
         """
         outcome = Outcome()
         known = {*self._sessions, *self._inner, *self._dropped}
         outcome.drops += [one.session for one in live if one.session in self._dropped]
         self._returning.begin(live, known, set(self._sessions), now + self._hold)
+        return outcome
+
+    def adopt(self, live: Sequence[LiveSession], now: float) -> Outcome:
+        """Return what follows from sessions that began unseen, which the sensor follows now."""
+        outcome = Outcome()
         for one in live:
-            if not one.session:
-                self._resume(one, now, outcome)
+            self._resume(one, now, outcome)
         return outcome
 
     def _judge_live(self, now: float, outcome: Outcome) -> None:
@@ -145,13 +149,11 @@ class SessionTracker:
     def _resume(self, live: LiveSession, now: float, outcome: Outcome) -> None:
         found = going_on(live, self._index)
         if found is None:
-            if live.session:
-                self._drop(live.session, outcome)
+            self._drop(live.session, outcome)
             return
         task, crossing = found
         session = Session(live.session)
-        if live.session:
-            self._sessions[live.session] = session
+        self._sessions[live.session] = session
         outcome.records.append(
             self._narrator.resume(session, crossing, UNSEEN, task.start or int(now * 1e9))
         )

@@ -12,7 +12,7 @@ from exectrail_agent.audit.connector import Exec, Fork
 from exectrail_agent.audit.parse import CWD, END, EXECVE, PATH, SYSCALL, Assembler, Serials
 from exectrail_agent.audit.rules import calls
 from exectrail_agent.audit.trace import PATIENCE_SECONDS, Trace
-from exectrail_agent.events import Event, ExecEvent
+from exectrail_agent.events import Event, ExecEvent, Task
 from tests.unit.agent.test_audit_trace import INSIDE, Node
 
 STEP = 10_000_000
@@ -77,7 +77,7 @@ class Stream:
             ),
         )
         self.node.parents[10], self.node.places[10] = 1, INSIDE
-        (_,) = self.trace.live()
+        assert self.trace.adopt([[Task(10)]]) == [7]
 
     def happen(self, serial: int, one: Ran) -> None:
         time = serial * STEP

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from exectrail_agent.audit.connector import Exec, Exit, Fork
 from exectrail_agent.audit.parse import Arguments, Call, Caller, Stamp
 from exectrail_agent.audit.trace import PATIENCE_SECONDS, Trace
-from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent
+from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, Task
 from exectrail_agent.proc import Place, ProcReader, Standing
 
 HOST = Place(b"0::/\n", 1, 1)
@@ -544,15 +544,18 @@ def test_processes_that_the_connector_did_not_tell_of_are_found() -> None:
     assert kinds(story.late()) == [("entry", 20)]
 
 
-def test_what_is_there_at_the_start_is_in_sessions() -> None:
+def test_a_session_from_before_is_followed() -> None:
     story = Story()
     for pid, parent, place in ((5, 1, INSIDE), (6, 5, INSIDE), (7, 1, HOST)):
         story.node.parents[pid], story.node.places[pid] = parent, place
+    story.trace.resync()
 
+    number, none, gone = story.trace.adopt([[Task(5), Task(6)], [Task(5)], [Task(99)]])
+
+    assert (none, gone) == (0, 0)
     (live,) = story.trace.live()
-
+    assert live.session == number
     assert [task.pid for task in live.tasks] == [5, 6]
-    assert live.tasks[0].cgroup == b"/box"
     story.fork(6, 8)
     story.exec(8)
     story.exit(5)

@@ -508,11 +508,15 @@ class TestRestart:
         assert new.recover([LiveSession(1, [SHELL])], 1000.0).drops == [1]
         assert play(new, run(1, LS, SHELL)).dismissed == 1
 
-    def test_tells_of_sessions_that_can_not_be_followed(self) -> None:
-        outcome = tracker(WEB).recover([LiveSession(0, [SHELL])], 1000.0)
+    def test_tells_of_what_was_found_at_once(self) -> None:
+        new = tracker(WEB)
 
-        (record,) = check(outcome.records)
-        assert record["session.followed"] is False
+        records = check(new.adopt([LiveSession(1, [SHELL])], 1000.0).records)
+        records += check([*play(new, run(1, LS, SHELL, "ls"), end(1)).records])
+
+        assert [record["kind"] for record in records] == ["Kubernetes", "Command", "SessionEnd"]
+        assert records[0]["recovered"]
+        assert len({record["traceId"] for record in records}) == 1
 
     @pytest.mark.parametrize(
         "saved",
