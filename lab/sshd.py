@@ -33,6 +33,8 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxStartups 500
+# Else bash reads this machine's ~/.bashrc for each command, whatever that starts.
+SetEnv SHLVL=1
 Subsystem sftp internal-sftp
 """
 

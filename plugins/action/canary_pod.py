@@ -21,6 +21,12 @@ class ActionModule(NodeScript):
         directory = Path(str(self._task.args["report_dir"]))
         if canary.path(directory).exists():
             return {"changed": False}
+        if self._task.check_mode:
+            canary.keep(directory, {"hosts": {}})
+            self._display.display(
+                "No canary pods in check mode: an image that they pull would stay on the nodes."
+            )
+            return {"changed": False, "skipped": True}
         opened = run.load(directory)
         request = canary.request(
             str(self._task.args["image"]),

@@ -21,10 +21,10 @@ description:
   - What became of each is left in the report folder; nothing fails here.
 attributes:
   check_mode:
-    description: The pods are made in check mode too, since nothing lasts.
-    support: full
+    description: No pods are made in check mode, since an image that they pull would stay.
+    support: none
   diff_mode:
-    description: Nothing lasts.
+    description: Nothing of a node changes.
     support: none
   platform:
     description: Masters with C(/etc/kubernetes/admin.conf).

@@ -17,7 +17,14 @@ from exectrail.site.commands import install, site, uninstall, upgrade
 from exectrail.status.commands import status
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _InOrder(click.Group):
+    """Shows its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(exectrail.__version__)
 def cli() -> None:
     """Answer who opened a shell in which container, and what they did there."""

@@ -51,7 +51,7 @@ def _run(exectrail: Exectrail, command: list[str]) -> Ran:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     return Ran(done.returncode, done.stdout, done.stderr, exectrail.reports)
 
@@ -181,8 +181,8 @@ def test_nodes_out_of_reach_are_errors_and_the_others_are_judged(
 def test_a_node_that_hangs_is_given_up(
     exectrail: Exectrail, inventory: Path, tmp_path: Path
 ) -> None:
-    _with(inventory, "node-002", ansible_ssh_extra_args="-o ProxyCommand='sleep 30'")
-    arguments = ("--inventory", inventory, "--profile", _profile(tmp_path), "--node-timeout", "4")
+    _with(inventory, "node-002", ansible_ssh_extra_args="-o ProxyCommand='sleep 60'")
+    arguments = ("--inventory", inventory, "--profile", _profile(tmp_path), "--node-timeout", "10")
 
     ran = _run(exectrail, _checks(exectrail, *arguments))
 
@@ -262,7 +262,7 @@ def test_names_are_shown_without_asking_any_node(exectrail: Exectrail, inventory
 def test_ctrl_c_reports_what_was_learnt(
     exectrail: Exectrail, inventory: Path, tmp_path: Path
 ) -> None:
-    _with(inventory, "node-002", ansible_ssh_extra_args="-o ProxyCommand='sleep 60'")
+    _with(inventory, "node-002", ansible_ssh_extra_args="-o ProxyCommand='sleep 120'")
     arguments = ("--inventory", inventory, "--profile", _profile(tmp_path))
     child = subprocess.Popen(
         _checks(exectrail, *arguments),
@@ -276,11 +276,11 @@ def test_ctrl_c_reports_what_was_learnt(
         stderr=subprocess.STDOUT,
     )
     evidence = exectrail.reports / "evidence"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while len(list(evidence.glob("[!.]*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(child.pid, signal.SIGINT)
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=100)
 
     report = json.loads((exectrail.reports / "report.json").read_text())
     assert child.returncode == 3, out
@@ -310,6 +310,31 @@ def test_canary_pods_that_no_master_can_make_are_told_for_each_node(
         assert "/etc/kubernetes/admin.conf" in each["variables"]["canary"]["problem"]
     _play(exectrail, inventory, masters_group="control")
     assert "canary" not in _evidence(played, "node-003")["variables"]
+
+
+def test_check_mode_does_all_but_make_pods(exectrail: Exectrail, inventory: Path) -> None:
+    _masters(inventory, "node-001", "node-002")
+    limit = ("--limit", "control")
+    proven = _results(_play(exectrail, inventory, *limit, masters_group="control"))
+    asked = {"canary_image": "registry.example.org/tools:1", "masters_group": "control"}
+    ran = _play(exectrail, inventory, *limit, "--check", "--diff", **asked)
+
+    assert _results(ran) == proven
+    assert ran.out.count("No canary pods in check mode") == 1
+    assert "canary" not in _evidence(ran, "node-002")["variables"]
+    assert "changed=1" not in ran.out
+
+
+def test_a_site_that_is_only_looked_at_is_verified_if_that_is_asked_for(
+    exectrail: Exectrail, inventory: Path
+) -> None:
+    _masters(inventory, "node-001")
+    groups = ("--masters-group", "control", "--workers-group", "")
+    where = ("-i", inventory, "--report-dir", exectrail.reports, *groups)
+    ran = exectrail("site", *where, "--check", "--", "--tags", "verify")
+
+    assert ran.code == 2, ran.out + ran.err
+    assert "node-001: verify failed" in ran.out
 
 
 def test_status_is_a_row_per_node(exectrail: Exectrail, inventory: Path, machines: Fleet) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from exectrail.compliance import live, run
+from exectrail import options
+from exectrail.compliance import run
 from exectrail.compliance.model import Report
 from exectrail.compliance.render import json
 from exectrail.errors import UsageError
@@ -29,10 +30,10 @@ Exit codes:
 """,
     short_help="Show at a glance how every node is.",
 )
-@live.inventory_option
-@live.limit_option
+@options.inventory
+@options.limit
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-@live.report_dir_option(run.DEFAULT_DIRECTORY, "Folder of the last preflight, for: fit.")
+@options.report_dir(run.DEFAULT_DIRECTORY, "Folder of the last preflight, for the column fit.")
 def status(
     inventory: tuple[str, ...],
     limit: str | None,
