@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export ANSIBLE_NOCOLOR ?=
+# Ansible needs UTF-8; and whoever forbids byte code pays for it with every process.
+export LC_ALL := C.UTF-8
+export PYTHONDONTWRITEBYTECODE :=
 
 # Probes of emulated machines have seconds to answer, so these have the processors to themselves.
 ALONE := tests/e2e/test_preflight.py

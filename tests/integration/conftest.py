@@ -42,7 +42,7 @@ class Exectrail:
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")},
             # No shared connections: their sockets would outlive the test.
-            "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ConnectTimeout=8",
+            "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ConnectTimeout=30",
         }
 
     def command(self, *arguments: str | Path) -> list[str]:
@@ -56,7 +56,7 @@ class Exectrail:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         return Ran(done.returncode, done.stdout, done.stderr, self.reports)
 

@@ -243,10 +243,14 @@ def test_a_cell_leads_to_its_finding(browser: Browser) -> None:
 
 def test_commands_can_be_copied(browser: Browser) -> None:
     browser.open("mixed")
+    browser.script(
+        "const button = document.querySelector('#f0 .command button');"
+        "window.said = new Promise(done => new MutationObserver("
+        "() => done([button.textContent, getSelection().toString()])"
+        ").observe(button, {childList: true}))"
+    )
     browser.driver.find_element(By.CSS_SELECTOR, "#f0 .command button").click()
-    assert browser.script("return new Promise(done => setTimeout(done, 200))") is None
-    selected = browser.script("return getSelection().toString()")
-    (label,) = browser.texts("#f0 .command button")
+    label, selected = browser.script("return window.said")
     assert label == "Copied" or selected == "dnf install kernel-ml\nsystemctl reboot"
 
 

@@ -276,17 +276,22 @@ def test_a_full_disk_is_said_before_any_node_is_touched(
 
 
 @pytest.mark.parametrize(
-    "end",
+    ("end", "at_ctrl_c"),
     [
-        pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="ctrl-c"),
-        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="by-ci"),
+        pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), signal.SIG_DFL, id="ctrl-c"),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), signal.SIG_DFL, id="by-ci"),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), signal.SIG_IGN, id="background"),
     ],
 )
 def test_an_interrupted_run_reports_what_was_learnt(
-    exectrail: Exectrail, inventory: Path, tmp_path: Path, end: Callable[[int], None]
+    exectrail: Exectrail,
+    inventory: Path,
+    tmp_path: Path,
+    end: Callable[[int], None],
+    at_ctrl_c: signal.Handlers,
 ) -> None:
     slow = tmp_path / "python3"
-    slow.write_text("#!/bin/sh\nsleep 45\n")
+    slow.write_text("#!/bin/sh\nsleep 120\n")
     slow.chmod(0o755)
     child = subprocess.Popen(
         exectrail.command(
@@ -299,16 +304,18 @@ def test_an_interrupted_run_reports_what_was_learnt(
         cwd=tmp_path,
         env=exectrail.environment,
         start_new_session=True,
+        # Whatever it is for who runs the tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, at_ctrl_c),  # noqa: PLW1509
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     evidence = exectrail.reports / "evidence"
-    deadline = time.monotonic() + 60
-    while len(list(evidence.glob("*.json"))) < 2 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 100
+    while len(list(evidence.glob("[!.]*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     end(child.pid)
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=100)
 
     report = json.loads((exectrail.reports / "report.json").read_text())
     assert child.returncode == 3, out
@@ -332,7 +339,7 @@ def test_a_node_that_hangs_is_given_up(
         _with(inventory, "node-002", ansible_python_interpreter=str(slow)),
         "--",
         "-e",
-        "preflight_timeout=4",
+        "preflight_timeout=10",
     )
 
     assert ran.code == 3

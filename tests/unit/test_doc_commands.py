@@ -119,7 +119,9 @@ def by_ansible(program: str, arguments: list[str]) -> None:
 @functools.cache
 def ansible_parser(program: str) -> Callable[[list[str]], argparse.Namespace]:
     module, name = ANSIBLE[program]
-    made = getattr(importlib.import_module(f"ansible.cli.{module}"), name)([program, "x"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_ALL", "C.UTF-8")  # Ansible takes no other encoding.
+        made = getattr(importlib.import_module(f"ansible.cli.{module}"), name)([program, "x"])
     made.init_parser()
 
     def parse(arguments: list[str]) -> argparse.Namespace:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,28 +17,28 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.scripts import MODULES, load
+from tests.unit.scripts import MODULES, interpreters, load
 
 SCRIPT = MODULES / "installation_evidence.py"
 REFERENCE = MODULES.parents[1] / "docs" / "reference" / "evidence.md"
 LOG = "var/log/exectrail/advaudit.log"
 
-# What stands for the agent: on SIGUSR1 it writes its status and a record, as far as told.
+# What stands for the agent: on SIGUSR1 it writes a record and its status, as far as told.
 AGENT = """
 import json, os, signal, sys, time
 root, does = sys.argv[1:]
 log = root + "/var/log/exectrail/advaudit.log"
 def test(*_):
-    if "sees" in does:
-        with open(root + "/run/exectrail-agent/.status", "w") as status:
-            json.dump({"canary": time.time(), "pid": os.getpid()}, status)
-        os.rename(root + "/run/exectrail-agent/.status", root + "/run/exectrail-agent/status.json")
     if "rotates" in does:
         os.rename(log, log + ".1")
     if "records" in does:
         with open(log + (".1" if "before" in does else ""), "a") as stream:
             stream.write('{"seq":9,"kind":"Health","health.cause":"canary"}\\n')
         open(log, "a").close()
+    if "sees" in does:
+        with open(root + "/run/exectrail-agent/.status", "w") as status:
+            json.dump({"canary": time.time(), "pid": os.getpid()}, status)
+        os.rename(root + "/run/exectrail-agent/.status", root + "/run/exectrail-agent/status.json")
 if "listens" in does:
     signal.signal(signal.SIGUSR1, test)
 print("ready", flush=True)
@@ -128,7 +127,7 @@ def test_a_systemctl_that_hangs_is_given_up(
 ) -> None:
     monkeypatch.setattr(module.node_evidence, "CHILD_SECONDS", 0.2)
     systemctl(tmp_path, "")
-    (tmp_path / "usr/bin/systemctl").write_text("#!/bin/sh\nexec sleep 5\n")
+    (tmp_path / "usr/bin/systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
     assert item("agent.unit") == {"unreadable": "systemctl: no answer in time"}
 
 
@@ -139,7 +138,7 @@ def test_a_main_process_that_is_gone_is_none(item: Item, tmp_path: Path) -> None
     found = item("agent.process")
     assert (found["pid"], found["state"]) == (7, "T")
     boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-    assert found["age"] == pytest.approx(boot - 100 / os.sysconf("SC_CLK_TCK"), abs=5)
+    assert found["age"] == pytest.approx(boot - 100 / os.sysconf("SC_CLK_TCK"), abs=15)
 
 
 # --- the self-test ---
@@ -154,10 +153,9 @@ def look(root: Path, pid: int) -> None:
 @pytest.fixture
 def agent(tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Start what stands for the agent; ends it."""
-    monkeypatch.setattr(module, "SELF_TEST_SECONDS", 0.3)
     started: list[subprocess.Popen[str]] = []
 
-    def start(does: str) -> int:
+    def start(does: str) -> subprocess.Popen[str]:
         put(tmp_path, {LOG: '{"seq":1,"kind":"Health","health.cause":"canary"}\n'})
         (tmp_path / "run/exectrail-agent").mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
@@ -168,7 +166,8 @@ def agent(tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -
         assert process.stdout.readline() == "ready\n"
         systemctl(tmp_path, shown(process.pid))
         look(tmp_path, process.pid)
-        return process.pid
+        monkeypatch.setattr(module, "SELF_TEST_SECONDS", 60 if "sees" in does else 0.3)
+        return process
 
     yield start
     for process in started:
@@ -204,13 +203,14 @@ def test_a_blind_agent_is_not_waited_for_for_ever(item: Item, agent: Any) -> Non
 
 
 def test_an_agent_without_a_handler_is_not_ended_by_the_signal(item: Item, agent: Any) -> None:
-    pid = agent("")
+    process = agent("")
     assert item("agent.self_test")["problem"] == "it does not listen"
-    os.kill(pid, 0)
+    process.terminate()
+    assert process.wait() == -signal.SIGTERM
 
 
 def test_a_stopped_agent_is_not_asked(item: Item, agent: Any, tmp_path: Path) -> None:
-    pid = agent("listens sees records")
+    pid = agent("listens sees records").pid
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
     look(tmp_path, pid)
@@ -312,8 +312,8 @@ def test_losses_of_the_last_day_are_counted_by_cause(item: Item, tmp_path: Path)
     )
     found = item("agent.losses")
     assert found["causes"] == {"ring-full": 5, "disk-full": 0}
-    assert found["newest"] == pytest.approx(time.time() - 50, abs=3)
-    assert found["oldest"] == pytest.approx(time.time() - 90_000, abs=3)
+    assert found["newest"] == pytest.approx(time.time() - 50, abs=15)
+    assert found["oldest"] == pytest.approx(time.time() - 90_000, abs=15)
 
 
 def test_of_a_large_log_only_the_end_is_read(
@@ -434,7 +434,7 @@ def test_the_youngest_server_is_the_one(item: Item, tmp_path: Path) -> None:
     found = item("api.server")
     assert (found["pid"], found["flags"]) == (5, {"audit-log-path": "/a"})
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    assert found["started"] == pytest.approx(booted + 90 / os.sysconf("SC_CLK_TCK"), abs=5)
+    assert found["started"] == pytest.approx(booted + 90 / os.sysconf("SC_CLK_TCK"), abs=15)
 
 
 @pytest.mark.parametrize(
@@ -575,7 +575,7 @@ def test_all_lines_end_the_wait(item: Item, fake: Fake, module: ModuleType) -> N
     fake.recorded = "pods configmaps services secrets path"
     started = time.monotonic()
     assert [each["level"] for each in item("audit.probes")["requests"]] == ["Metadata"] * 5
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_no_line_at_all_is_waited_for_and_told(item: Item, fake: Fake) -> None:
@@ -659,11 +659,11 @@ def test_an_empty_node_and_a_hostile_one_answer_every_item(
 
 
 def test_what_hangs_costs_no_other_lane(module: ModuleType, tmp_path: Path) -> None:
-    lanes = ((("slow", lambda _: time.sleep(3)), ("after", lambda _: 1)), (("fast", lambda _: 1),))
+    lanes = ((("slow", lambda _: time.sleep(60)), ("after", lambda _: 1)), (("fast", lambda _: 1),))
     started = time.monotonic()
-    found = module.collect(module.Node({}, str(tmp_path)), lanes, 0.2)
-    assert time.monotonic() - started < 2
-    late = {"unreadable": "not finished within 0.2 s"}
+    found = module.collect(module.Node({}, str(tmp_path)), lanes, 1)
+    assert time.monotonic() - started < 30
+    late = {"unreadable": "not finished within 1 s"}
     assert (found["slow"], found["after"], found["fast"]) == (late, late, 1)
 
 
@@ -695,16 +695,6 @@ def test_a_thing_is_looked_at_once_also_when_it_failed(module: ModuleType) -> No
         with pytest.raises(module.Unreadable):
             node.once(fails)
     assert calls == [1]
-
-
-def interpreters() -> list[Any]:
-    found = []
-    for line in ("3.6", "3.8", "3.13"):
-        homes = Path.home().glob(f".pyenv/versions/{line}.*/bin/python")
-        path = max(map(str, homes), default=shutil.which(f"python{line}"))
-        mark = pytest.mark.skipif(path is None, reason=f"no Python {line} on this machine")
-        found.append(pytest.param(path, id=line, marks=mark))
-    return found
 
 
 @pytest.mark.parametrize("python", interpreters())

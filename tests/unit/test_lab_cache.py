@@ -14,6 +14,7 @@ from lab.vm.recipe import RECIPES
 from lab.vm.snapshot import snapshot_key
 
 DEBIAN = RECIPES["debian12"]
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
@@ -135,11 +136,11 @@ def build(folder: Path, built_by: Path) -> None:
 
 def test_two_runs_at_once_build_once(cache: Path, tmp_path: Path) -> None:
     folder, log = cache / "images" / "debian12-1", tmp_path / "log"
-    runs = [multiprocessing.Process(target=build, args=(folder, log)) for _ in range(3)]
+    runs = [FORK.Process(target=build, args=(folder, log)) for _ in range(3)]
     for run in runs:
         run.start()
     for run in runs:
-        run.join(20)
+        run.join(100)
     assert [run.exitcode for run in runs] == [0, 0, 0]
     assert folder.is_dir()
     assert len(log.read_text().splitlines()) == 1
@@ -148,13 +149,13 @@ def test_two_runs_at_once_build_once(cache: Path, tmp_path: Path) -> None:
 def hold(ready: Path) -> None:
     with folders.lock("x"):
         ready.touch()
-        time.sleep(60)
+        time.sleep(600)
 
 
 @pytest.fixture
 def killed_holder(tmp_path: Path) -> Iterator[multiprocessing.Process]:
     ready = tmp_path / "ready"
-    process = multiprocessing.Process(target=hold, args=(ready,))
+    process = FORK.Process(target=hold, args=(ready,))
     process.start()
     while not ready.exists():
         time.sleep(0.01)

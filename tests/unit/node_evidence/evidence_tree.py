@@ -6,12 +6,9 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.unit.scripts import MODULES, load
-
-if TYPE_CHECKING:
-    pass
 
 SCRIPT = MODULES / "node_evidence.py"
 

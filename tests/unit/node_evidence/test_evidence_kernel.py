@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 from evidence_tree import Directory, Link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
 
 UBUNTU = """\
 PRETTY_NAME="Ubuntu 24.04.1 LTS"

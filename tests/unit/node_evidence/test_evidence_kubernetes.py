@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 from evidence_tree import Directory, Fifo, Link, Program, Socket, Sparse, systemctl
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
 
 # --- runtimes ---
 

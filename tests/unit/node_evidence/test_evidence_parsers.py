@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import pytest
 from evidence_tree import MODULE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 TEXT = st.text() | st.text(alphabet="\"'\\\n=#[]{}()<>;:,.-_ \t\r$`aZ09/", max_size=200)
 PARSERS = [

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from evidence_tree import Directory, Link, Sparse, systemctl
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 STUB = "/run/systemd/resolve/stub-resolv.conf"
 UPLINK = "/run/systemd/resolve/resolv.conf"
@@ -31,6 +29,11 @@ HEALTHY: dict[str, Any] = {
     "/proc/1/comm": "systemd\n",
 }
 BY_LEASE = "systemd-networkd lease /run/systemd/netif/leases/2"
+Row = tuple[str, str | None, str, str]
+LEASED: list[Row] = [
+    ("10.0.2.3", "ens3", "dhcp", BY_LEASE),
+    ("10.0.2.4", "ens3", "dhcp", BY_LEASE),
+]
 
 
 def tree(**changes: Any) -> dict[str, Any]:
@@ -48,22 +51,22 @@ def in_use(servers: str, network: str = NETWORK) -> dict[str, Any]:
     }
 
 
-def rows(got: list[dict[str, Any]]) -> list[tuple[str, str | None, str, str]]:
+def rows(got: list[dict[str, Any]]) -> list[Row]:
     return [(row["address"], row["link"], row["source"], row["by"]) for row in got]
 
 
-CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] = {
+CASES: dict[str, tuple[dict[str, Any], list[Row]]] = {
     "lease of networkd": (
         {},
-        [("10.0.2.3", "ens3", "dhcp", BY_LEASE), ("10.0.2.4", "ens3", "dhcp", BY_LEASE)],
+        LEASED,
     ),
     "link straight to the uplink file": (
         {"/etc/resolv.conf": Link("/run/systemd/resolve/resolv.conf")},
-        [("10.0.2.3", "ens3", "dhcp", BY_LEASE), ("10.0.2.4", "ens3", "dhcp", BY_LEASE)],
+        LEASED,
     ),
     "plain file that names the stub": (
         {"/etc/resolv.conf": "nameserver 127.0.0.53\n"},
-        [("10.0.2.3", "ens3", "dhcp", BY_LEASE), ("10.0.2.4", "ens3", "dhcp", BY_LEASE)],
+        LEASED,
     ),
     "static in the .network file": (
         {
@@ -88,7 +91,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
             NETWORK: "[Network]\nDNS=10.0.2.3\n",
             NETWORK + ".d/dns.conf": "[Network]\nDNS=\n",
         },
-        [("10.0.2.3", "ens3", "dhcp", BY_LEASE), ("10.0.2.4", "ens3", "dhcp", BY_LEASE)],
+        LEASED,
     ),
     "netplan": (
         {
@@ -112,8 +115,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
             "/etc/systemd/resolved.conf.d/dns.conf": "[Resolve]\nDNS=9.9.9.9\n",
         },
         [
-            ("10.0.2.3", "ens3", "dhcp", BY_LEASE),
-            ("10.0.2.4", "ens3", "dhcp", BY_LEASE),
+            *LEASED,
             ("9.9.9.9", None, "static", "/etc/systemd/resolved.conf.d/dns.conf"),
         ],
     ),
@@ -122,7 +124,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
             "/usr/lib/systemd/resolved.conf.d/dns.conf": "[Resolve]\nDNS=9.9.9.9\n",
             "/etc/systemd/resolved.conf.d/dns.conf": "",
         },
-        [("10.0.2.3", "ens3", "dhcp", BY_LEASE), ("10.0.2.4", "ens3", "dhcp", BY_LEASE)],
+        LEASED,
     ),
     "fallback servers only when nothing else is there": (
         {
@@ -155,8 +157,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
     "a server that only the uplink file lists": (
         {UPLINK: "nameserver 10.0.2.3\nnameserver 7.7.7.7\n"},
         [
-            ("10.0.2.3", "ens3", "dhcp", BY_LEASE),
-            ("10.0.2.4", "ens3", "dhcp", BY_LEASE),
+            *LEASED,
             ("7.7.7.7", None, "unknown", UPLINK),
         ],
     ),
@@ -186,8 +187,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
         {"/etc/resolv.conf": "nameserver 169.254.20.10\nnameserver 127.0.0.53\n"},
         [
             ("169.254.20.10", None, "static", "/etc/resolv.conf"),
-            ("10.0.2.3", "ens3", "dhcp", BY_LEASE),
-            ("10.0.2.4", "ens3", "dhcp", BY_LEASE),
+            *LEASED,
         ],
     ),
     "dangling link": ({STUB: None, UPLINK: None}, []),
@@ -199,7 +199,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] 
 def test_systemd(
     item: Callable[..., Any],
     changes: dict[str, Any],
-    expected: list[tuple[str, str | None, str, str]],
+    expected: list[Row],
 ) -> None:
     assert rows(item("resolver.nameservers", tree(**changes))) == expected
 
@@ -217,7 +217,7 @@ NM: dict[str, Any] = {
 }
 PROFILE = "/etc/NetworkManager/system-connections/eth0.nmconnection"
 IFCFG = "/etc/sysconfig/network-scripts/ifcfg-eth0"
-OTHERS: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]] = {
+OTHERS: dict[str, tuple[dict[str, Any], list[Row]]] = {
     "NetworkManager by DHCP": (
         NM,
         [("192.168.1.1", "eth0", "dhcp", f"NetworkManager, ipv4.method=auto in {PROFILE}")],
@@ -251,27 +251,12 @@ OTHERS: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]]
         [("192.168.1.1", None, "static", "/etc/NetworkManager/conf.d/dns.conf")],
     ),
     "ifcfg static": (
-        {
-            **NM,
-            PROFILE: None,
-            IFCFG: 'DEVICE=eth0\nBOOTPROTO=dhcp\nDNS1="192.168.1.1"\n',
-        },
+        {**NM, PROFILE: None, IFCFG: 'DEVICE=eth0\nBOOTPROTO=dhcp\nDNS1="192.168.1.1"\n'},
         [("192.168.1.1", "eth0", "static", IFCFG)],
     ),
     "ifcfg by DHCP": (
-        {
-            **NM,
-            PROFILE: None,
-            IFCFG: "DEVICE=eth0\nBOOTPROTO=dhcp\n",
-        },
-        [
-            (
-                "192.168.1.1",
-                "eth0",
-                "dhcp",
-                f"NetworkManager, BOOTPROTO=dhcp in {IFCFG}",
-            )
-        ],
+        {**NM, PROFILE: None, IFCFG: "DEVICE=eth0\nBOOTPROTO=dhcp\n"},
+        [("192.168.1.1", "eth0", "dhcp", f"NetworkManager, BOOTPROTO=dhcp in {IFCFG}")],
     ),
     "dhclient's lease": (
         {
@@ -342,7 +327,7 @@ OTHERS: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str, str]]]]
 def test_other_managers(
     item: Callable[..., Any],
     files: dict[str, Any],
-    expected: list[tuple[str, str | None, str, str]],
+    expected: list[Row],
 ) -> None:
     files = {path: content for path, content in files.items() if content is not None}
     assert rows(item("resolver.nameservers", files)) == expected
@@ -366,62 +351,21 @@ def test_a_source_that_cannot_be_read_makes_the_whole_item_unreadable(
     assert path in got["unreadable"]
 
 
+def conf(kind: str, size: int = 0, *servers: str, **more: Any) -> dict[str, Any]:
+    found = {"type": kind, "size": size, "nameservers": list(servers)}
+    return {**found, "target": None, "resolved": None, "dangling": False, **more}
+
+
+TO_STUB = {"target": "../run/systemd/resolve/stub-resolv.conf"}
 RESOLV_CONF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "stub": (
-        {},
-        {
-            "type": "symlink",
-            "target": "../run/systemd/resolve/stub-resolv.conf",
-            "resolved": STUB,
-            "dangling": False,
-            "nameservers": ["127.0.0.53"],
-            "size": 82,
-        },
-    ),
+    "stub": ({}, conf("symlink", 82, "127.0.0.53", **TO_STUB, resolved=STUB)),
     "plain": (
         {"/etc/resolv.conf": "nameserver 1.1.1.1\n"},
-        {
-            "type": "file",
-            "target": None,
-            "resolved": "/etc/resolv.conf",
-            "dangling": False,
-            "nameservers": ["1.1.1.1"],
-            "size": 19,
-        },
+        conf("file", 19, "1.1.1.1", resolved="/etc/resolv.conf"),
     ),
-    "dangling": (
-        {STUB: None},
-        {
-            "type": "symlink",
-            "target": "../run/systemd/resolve/stub-resolv.conf",
-            "resolved": None,
-            "dangling": True,
-            "nameservers": [],
-            "size": 0,
-        },
-    ),
-    "missing": (
-        {"/etc/resolv.conf": None},
-        {
-            "type": "missing",
-            "target": None,
-            "resolved": None,
-            "dangling": False,
-            "nameservers": [],
-            "size": 0,
-        },
-    ),
-    "directory": (
-        {"/etc/resolv.conf": Directory()},
-        {
-            "type": "other",
-            "target": None,
-            "resolved": None,
-            "dangling": False,
-            "nameservers": [],
-            "size": 0,
-        },
-    ),
+    "dangling": ({STUB: None}, conf("symlink", **TO_STUB, dangling=True)),
+    "missing": ({"/etc/resolv.conf": None}, conf("missing")),
+    "directory": ({"/etc/resolv.conf": Directory()}, conf("other")),
 }
 
 

@@ -9,16 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 from evidence_tree import MODULE, SCRIPT, Directory, Fifo, Program, systemctl
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
+from tests.unit.scripts import interpreters
 
 REFERENCE = SCRIPT.parents[2] / "docs" / "reference" / "evidence.md"
 LIMIT = 64 * 1000
@@ -68,13 +68,24 @@ def test_one_failing_item_costs_no_other(node: Callable[..., Any], ne: ModuleTyp
     assert late == []
 
 
-def test_an_item_that_hangs_is_left_behind(
-    node: Callable[..., Any], ne: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hang(ne: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """An item that hangs, and is left soon; those after it have time again."""
     monkeypatch.setattr(ne, "PROBE_SECONDS", 0.2)
+
+    def hang(_node: Any) -> None:
+        ne.PROBE_SECONDS = 60
+        time.sleep(60)
+
+    return hang
+
+
+def test_an_item_that_hangs_is_left_behind(
+    node: Callable[..., Any], ne: ModuleType, hang: Callable[[Any], None]
+) -> None:
     started = time.monotonic()
-    items, late = ne.collect(node(), (("slow", lambda _: time.sleep(3)), ("fast", lambda _: 1)))
-    assert time.monotonic() - started < 1
+    items, late = ne.collect(node(), (("slow", hang), ("fast", lambda _: 1)))
+    assert time.monotonic() - started < 30
     assert items == {"slow": {"unreadable": "not finished within 0.2 s"}, "fast": 1}
     assert late == ["slow"]
 
@@ -84,29 +95,26 @@ def test_the_whole_run_has_a_limit(
 ) -> None:
     monkeypatch.setattr(ne, "PROBE_SECONDS", 0.3)
     monkeypatch.setattr(ne, "TOTAL_SECONDS", 0.5)
-    items, late = ne.collect(node(), [(name, lambda _: time.sleep(3)) for name in "abcd"])
+    items, late = ne.collect(node(), [(name, lambda _: time.sleep(60)) for name in "abcd"])
     assert late == list("abcd")
-    assert items["b"]["unreadable"].startswith("not finished within")
+    assert items["a"] == {"unreadable": "not finished within 0.3 s"}
     assert items["d"] == {"unreadable": "not reached within 0.5 s"}
 
 
 def test_a_helper_that_hung_is_not_waited_for_again(
-    node: Callable[..., Any], ne: ModuleType, monkeypatch: pytest.MonkeyPatch
+    node: Callable[..., Any], ne: ModuleType, hang: Callable[[Any], None]
 ) -> None:
-    def helper(_node: Any) -> None:
-        time.sleep(3)
-
-    monkeypatch.setattr(ne, "PROBE_SECONDS", 0.2)
     items, late = ne.collect(
-        node(), (("a", lambda node: node.once(helper)), ("b", lambda node: node.once(helper)))
+        node(), (("a", lambda node: node.once(hang)), ("b", lambda node: node.once(hang)))
     )
     assert late == ["a"]
-    assert items["b"] == {"unreadable": "helper: cut off earlier"}
+    assert items["b"] == {"unreadable": "hang: cut off earlier"}
 
 
 def test_a_hung_systemctl_is_asked_once_and_killed(
-    node: Callable[..., Any], ne: ModuleType
+    node: Callable[..., Any], ne: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ne, "CHILD_SECONDS", 0.3)
     machine = node(
         {
             "/run/systemd/system": Directory(),
@@ -117,7 +125,7 @@ def test_a_hung_systemctl_is_asked_once_and_killed(
     )
     started = time.monotonic()
     items, late = ne.collect(machine)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30
     assert machine.children == 1
     assert late == []
     assert items["os.release"] == {"ID": "debian"}
@@ -176,17 +184,6 @@ def test_an_empty_node_and_a_hostile_one_answer_every_item(
 # --- real runs ---
 
 
-def interpreters() -> list[Any]:
-    """Every Python line that has to work, with the newest interpreter of it on this machine."""
-    found = []
-    for line in ("3.6", "3.8", "3.11", "3.13"):
-        homes = Path.home().glob(f".pyenv/versions/{line}.*/bin/python")
-        path = max(map(str, homes), default=shutil.which(f"python{line}"))
-        mark = pytest.mark.skipif(path is None, reason=f"no Python {line} on this machine")
-        found.append(pytest.param(path, id=line, marks=mark))
-    return found
-
-
 def run(*command: str, **options: Any) -> tuple[dict[str, Any], subprocess.CompletedProcess[bytes]]:
     with SCRIPT.open("rb") as source:
         done = subprocess.run(command, stdin=source, capture_output=True, check=False, **options)
@@ -209,7 +206,7 @@ def test_a_real_run(python: str) -> None:
     assert collector["children"] <= 6
     assert collector["late"] == []
     assert collector["uid"] == os.geteuid()
-    assert collector["seconds"] < 10
+    assert collector["seconds"] < 30
     assert python is not None
     assert collector["python"].rpartition(".")[0] in python
     assert items["kernel.release"] == os.uname().release

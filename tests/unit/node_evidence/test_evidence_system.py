@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 from evidence_tree import Directory, Link, Program, systemctl
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
 
 # --- upgrades ---
 

@@ -31,7 +31,7 @@ def _local(*hosts: str, **variables: str) -> fleet.Inventory:
 
 
 def _asked(inventory: fleet.Inventory, **lines: str) -> dict[str, fleet.Answer]:
-    return {answer.host: answer for answer in fleet.ask(inventory, lines, seconds=1)}
+    return {answer.host: answer for answer in fleet.ask(inventory, lines, seconds=60)}
 
 
 def test_a_host_has_the_groups_above_its_own_and_all_its_names() -> None:
@@ -61,14 +61,13 @@ def test_each_host_answers_for_itself_even_at_one_address() -> None:
 
 
 def test_a_host_that_hangs_is_given_up_and_its_program_ended(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    lines = {"slow": f"echo $$ > {pid}; sleep 30; true", "quick": "echo quick"}
-    answers = fleet.ask(_local(*lines), lines, seconds=0.5)
-    found = {answer.host: answer for answer in answers}
+    lines = {"slow": f"sleep 30; : {tmp_path}"}
+    (answer,) = fleet.ask(_local(*lines), lines, seconds=0.3)
 
-    assert "timed out" in found["slow"].unreachable
-    assert found["quick"].out == "quick\n"
-    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert "timed out" in answer.unreachable
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert f": {tmp_path}" not in each.read_text(errors="replace")
 
 
 def test_what_a_node_says_is_no_shell_and_no_format_here() -> None:
@@ -79,11 +78,11 @@ def test_what_a_node_says_is_no_shell_and_no_format_here() -> None:
 
 def test_who_wants_no_more_waits_for_nobody() -> None:
     started = time.monotonic()
-    lines = {"quick": "echo here", "slow": "sleep 20"}
-    with contextlib.closing(fleet.ask(_local(*lines), lines, seconds=30)) as answers:
+    lines = {"quick": "echo here", "slow": "sleep 100"}
+    with contextlib.closing(fleet.ask(_local(*lines), lines, seconds=100)) as answers:
         assert next(answers).out == "here\n"
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_connection_that_nobody_knows_is_said() -> None:

@@ -33,7 +33,7 @@ SCRIPTS = {
     "fails": "def main(_):\n    open('/nonexistent')\n",
     "stays": (
         "import threading, time\n"
-        "def main(_):\n    threading.Thread(target=time.sleep, args=(60,)).start()\n    return 1\n"
+        "def main(_):\n    threading.Thread(target=time.sleep, args=(600,)).start()\n    return 1\n"
     ),
     "unreadable": "this is no Python",
 }
@@ -53,7 +53,7 @@ def _run(folder: Path, *names: str, request: Any = None) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=120,
     )
 
 
