@@ -142,10 +142,37 @@ def cases() -> dict[str, object]:
                 found[case.name] = follower.run(case, enter)
             except AssertionError as problem:
                 found[case.name] = str(problem)
-        return {"started": started, "cases": found, "losses": dict(sensor.losses())}
+        losses = dict(sensor.losses())
+        sensor.close(keep=False)
+        return {"started": started, "cases": found, "losses": losses, "returned": returned()}
     finally:
         sensor.close(keep=False)
         subprocess.run(["runc", "delete", "--force", "cases"], check=True)
+
+
+def returned() -> list[dict[str, object]]:
+    """Let a session begin that no sensor sees, and then look."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(enter((), ("sh",)), stdin=pipe, stdout=pipe, text=True) as entered:
+        assert entered.stdin
+        assert entered.stdout
+        print("echo begun", file=entered.stdin, flush=True)
+        assert entered.stdout.readline() == "begun\n"
+        sensor = AuditSensor()
+        try:
+            follower = Follower(sensor, "cases")
+            print("/bin/true remembered", file=entered.stdin, flush=True)
+            entered.stdin.close()
+            end = time.monotonic() + MOST_SECONDS
+            while time.monotonic() < end:
+                follower.take()
+                found = follower.mine()
+                if found and found[-1]["kind"] == "SessionEnd":
+                    break
+                time.sleep(0.1)
+            return found
+        finally:
+            sensor.close(keep=False)
 
 
 def beside() -> dict[str, object]:

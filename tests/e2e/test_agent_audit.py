@@ -140,6 +140,10 @@ def test_the_sessions_of_a_container_are_those_of_the_other_sensor(alone: Machin
         judge(case, records, "audit")
         for record in records:
             validator(record["kind"]).validate(record)
+    access, *_, end = found["returned"]
+    (command,) = (one for one in found["returned"] if one["kind"] == "Command")
+    assert command["process.cmdline"] == "/bin/true remembered"
+    assert (access["kind"], access["recovered"], end["kind"]) == ("Kubernetes", True, "SessionEnd")
 
 
 def test_a_self_test_beside_an_agent_takes_nothing_from_it(alone: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,9 +145,13 @@ def judged(healthy: Machine, tmp_path_factory: pytest.TempPathFactory) -> Judged
     assert found.judge(folder, inventory).code == 3
     for start in range(0, len(MACHINES), 4):
         folder = tmp_path_factory.mktemp("judged")
-        with ExitStack() as stack:
-            names = list(MACHINES)[start : start + 4]
-            machines = [stack.enter_context(machine(name, faults=MACHINES[name])) for name in names]
+        # A machine ends with the thread that started it.
+        with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+            booting = {
+                name: pool.submit(stack.enter_context, machine(name, faults=MACHINES[name]))
+                for name in list(MACHINES)[start : start + 4]
+            }
+            machines = [one.result() for one in booting.values()]
             found.faults |= {one.name: there(one, MACHINES[one.name]) for one in machines}
             found.judge(folder, inventory_of(machines, folder))
     return found
