@@ -6,24 +6,20 @@ changes nothing costs with a ping.
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
-import ssl
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import yaml
 
 from bench.cluster import patient_cluster
-from lab.cluster.layout import API_PORT, Cluster, Node
+from lab.cluster.layout import Cluster, Node
+from tests.e2e.rollout import MANIFEST, Ambush, ready, replace
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -98,45 +94,23 @@ def _run(command: list[str | Path]) -> None:
 
 def _touch(made: Cluster, master: Node, position: int) -> None:
     """Change an annotation of the API server's pod, which makes the kubelet restart it."""
-    manifest = made.root(master) / "etc/kubernetes/manifests/kube-apiserver.yaml"
+    manifest = made.root(master) / MANIFEST
     text = re.sub(rf"^{_TOUCHED}.*\n", "", manifest.read_text(), flags=re.MULTILINE)
-    text = text.replace(_ADVERTISED, f'{_TOUCHED}"{position}"\n{_ADVERTISED}', 1)
-    staged = manifest.parents[1] / "bench.yaml"
-    staged.touch(mode=0o600)
-    staged.write_text(text)
-    staged.rename(manifest)
+    replace(manifest, text.replace(_ADVERTISED, f'{_TOUCHED}"{position}"\n{_ADVERTISED}', 1))
 
 
-class Prober:
+class Prober(Ambush):
     """Asks an API server 20 times a second whether it is ready, while the block runs."""
 
     def __init__(self, made: Cluster, master: Node) -> None:
         """Prepare for one master."""
-        authority = made.root(master) / "etc/kubernetes/pki/ca.crt"
-        self._context = ssl.create_default_context(cafile=authority)
-        self._address = master.address
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        super().__init__()
+        self._made, self._master = made, master
         self._since = time.monotonic()
         """When the last change from answering to silence, or back, was seen."""
         self._answers = True
         self.silent = 0.0
         """Seconds for which there was no good answer."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End."""
-        self._over.set()
-        self._thread.join()
 
     def await_restart(self) -> None:
         """Return when it has been away and is back for some seconds."""
@@ -146,25 +120,13 @@ class Prober:
                 raise SystemExit(f"no restart of the API server within {_LIMIT:.0f} s")
             time.sleep(_PAUSE)
 
-    def _watch(self) -> None:
+    def _lurk(self) -> None:
         before = time.monotonic()
         while not self._over.wait(_PAUSE):
-            answers = self._ask()
+            answers = ready(self._made, self._master)
             now = time.monotonic()
             if not answers:
                 self.silent += now - before
             if answers != self._answers:
                 self._answers, self._since = answers, now
             before = now
-
-    def _ask(self) -> bool:
-        client = http.client.HTTPSConnection(
-            self._address, API_PORT, context=self._context, timeout=2
-        )
-        try:
-            client.request("GET", "/readyz")
-            return client.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            client.close()

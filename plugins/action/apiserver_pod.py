@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from ansible.utils.display import Display
 from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
+from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import difference
 
 from exectrail.audit_policy.rollout import run
 from exectrail.audit_policy.rollout.model import (
@@ -132,10 +133,10 @@ class ActionModule(NodeScript):
         if wanted is None:
             return {"changed": False}
         before, after = wanted
-        diff = _diff("kubeadm ClusterConfiguration", before, after)
         if not self._task.check_mode:
             self._call(asked, "persist", expected=before, configuration=after)
-        return {"changed": True, "diff": diff}
+        shown = difference("kubeadm ClusterConfiguration", before, after)
+        return {"changed": True, "diff": [shown]}
 
     def _leave(self, asked: Request) -> dict[str, Any]:
         if self._task.check_mode:
@@ -247,14 +248,10 @@ def _interrupted(found: Master) -> bool:
 def _diffs(asked: Request, change: Change) -> list[dict[str, str]]:
     found = []
     if change.manifest != change.manifest_before:
-        found += _diff("kube-apiserver.yaml", change.manifest_before, change.manifest)
+        found.append(difference("kube-apiserver.yaml", change.manifest_before, change.manifest))
     if (change.policy or "") != (change.policy_before or ""):
-        found += _diff(asked.policy_file, change.policy_before or "", change.policy or "")
+        found.append(difference(asked.policy_file, change.policy_before or "", change.policy or ""))
     return found
-
-
-def _diff(name: str, before: str, after: str) -> list[dict[str, str]]:
-    return [{"before_header": name, "after_header": name, "before": before, "after": after}]
 
 
 def _last_words(log: str) -> str:

@@ -11,6 +11,7 @@ from ansible.utils.display import Display
 from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import (
     MISSING,
     RunAction,
+    plain,
 )
 
 if not MISSING:
@@ -29,7 +30,7 @@ class ActionModule(RunAction):
         return _plan(directory)
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
-        settings = _plain(self._task.args["settings"])
+        settings = plain(self._task.args["settings"])
         group = str(settings.pop("masters_group"))
         masters = [str(host) for host in task_vars["groups"].get(group, ())]
         selected = [str(host) for host in task_vars["ansible_play_hosts_all"]]
@@ -65,14 +66,3 @@ def _plan(directory: Path) -> dict[str, Any]:
         "notes": list(made.notes),
         "differing": list(made.differing),
     }
-
-
-def _plain(value: Any) -> Any:
-    """Turn Ansible's tagged data into plain data."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    return int(value) if isinstance(value, int) else str(value)

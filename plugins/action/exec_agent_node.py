@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
+from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import difference, plain
 
 from exectrail.errors import UsageError
 from exectrail.nodes import script
@@ -65,8 +65,8 @@ class ActionModule(NodeScript):
 
     def _compared(self) -> tuple[agent.Node, agent.Wanted, agent.Decision]:
         args = self._task.args
-        node = msgspec.convert(_plain(args["node"]), agent.Node, strict=False)
-        wanted = msgspec.convert(_plain(args["wanted"]), agent.Wanted, strict=False)
+        node = msgspec.convert(plain(args["node"]), agent.Node, strict=False)
+        wanted = msgspec.convert(plain(args["wanted"]), agent.Wanted, strict=False)
         return node, wanted, agent.decide(node, wanted)
 
     def _decide(self) -> dict[str, Any]:
@@ -91,10 +91,7 @@ class ActionModule(NodeScript):
             said = self._call("install", asked | plans | wants | {"seconds": int(args["seconds"])})
         return {
             **said,
-            "diff": [
-                {"before_header": name, "after_header": name, "before": before, "after": after}
-                for name, before, after in agent.changes(node, wanted, said["sensor"])
-            ],
+            "diff": [difference(*row) for row in agent.changes(node, wanted, said["sensor"])],
         }
 
     def _call(self, do: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +124,3 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turn Ansible's tagged data into plain data."""
-    return json.loads(json.dumps(value, default=str))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.exectrail.audit.plugins.plugin_utils.node_script import NodeScript
+from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import difference
 
 from exectrail.compliance import collect
 from exectrail.errors import UsageError
@@ -41,11 +42,7 @@ class ActionModule(NodeScript):
         return {
             "changed": any(each.became in _CHANGES for each in outcomes),
             "outcomes": [{"check": each.check, "became": str(each.became)} for each in outcomes],
-            "diff": [
-                {"before_header": name, "after_header": name, "before": before, "after": after}
-                for each in outcomes
-                for name, before, after in each.diff
-            ],
+            "diff": [difference(*row) for each in outcomes for row in each.diff],
         }
 
     def _call(self, do: str, check: str, **more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import 
 )
 
 if not MISSING:
+    from exectrail.hostnames import fold
     from exectrail.remediation import run
 
 
@@ -22,13 +23,20 @@ class ActionModule(RunAction):
     """See the documentation of the module of the same name."""
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return ``changed: false``."""
+        """Return ``changed: false``; fail once for all nodes if something is left to do."""
         directory = Path(str(self._task.args["report_dir"]))
         if self._task.args["stage"] == "begin":
             return self._begin(directory, task_vars)
         summary, text = run.finish(directory)
         Display().display(text)
-        return {"changed": False, "left": summary.left, "exit_code": summary.exit_code}
+        result = {"changed": False, "exit_code": summary.exit_code}
+        if not summary.left:
+            return result
+        alike: dict[str, list[str]] = {}
+        for host, told in summary.left.items():
+            alike.setdefault(told, []).append(host)
+        left = "; ".join(f"{fold(hosts, limit=8)}: {told}" for told, hosts in alike.items())
+        return {**result, "failed": True, "msg": f"Left to do, as said above: {left}"}
 
     def _begin(self, directory: Path, task_vars: dict[str, Any]) -> dict[str, Any]:
         args = self._task.args

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.exectrail.audit.plugins.plugin_utils.run_action import (
     MISSING,
     RunAction,
+    plain,
 )
 
 if not MISSING:
@@ -40,7 +40,7 @@ class ActionModule(RunAction):
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return ``changed: false``; fail with one message when the run can't or may not go on."""
         self._vars = task_vars
-        self._args = _plain(self._task.args)
+        self._args = plain(self._task.args)
         self._folder = Path(str(self._args.get("directory", "")))
         does = {
             "groups": self._groups,
@@ -70,7 +70,7 @@ class ActionModule(RunAction):
 
     def _nodes(self) -> request.Nodes:
         return request.nodes(
-            _plain(dict(self._vars["groups"])), self._args["masters"], self._args["workers"]
+            plain(dict(self._vars["groups"])), self._args["masters"], self._args["workers"]
         )
 
     def _begin(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ActionModule(RunAction):
         for host in selected:
             variables = self._vars["hostvars"][host]
             given[host] = {
-                str(name): _plain(variables[name])
+                str(name): plain(variables[name])
                 for name in variables
                 if str(name).startswith(prefixes)
             }
@@ -137,7 +137,7 @@ class ActionModule(RunAction):
                 continue  # Ansible comes back here for a node that it had lost.
             found = self._vars["hostvars"][host].get("__exec_agent_plan")
             if found and not found.get("failed"):
-                plans[host] = _plain(dict(found))
+                plans[host] = plain(dict(found))
             else:
                 said = "the node could not be reached"
                 lost.append(Note(host=host, step="agent", outcome="lost", detail=said))
@@ -263,16 +263,3 @@ def _judge(options: request.Options, given: Mapping[str, Any]) -> Sequence[str]:
     wanted = {name: options[name] for name in given}
     judged = ArgumentSpecValidator(wanted).validate(dict(given))
     return [printable(str(said), limit=500) for said in judged.error_messages]
-
-
-def _plain(value: Any) -> Any:
-    """Turn Ansible's tagged data into plain data."""
-    return json.loads(json.dumps(value, default=_builtin))
-
-
-def _builtin(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return str(value)

@@ -28,7 +28,7 @@ READ = "exectrail.audit.node_evidence"
 RUN = "exectrail.audit.compliance_run"
 _OURS = "exectrail.audit."
 # Their failures are of the run, not of the node that they happened to be carried out for.
-_RUNS = (RUN, "exectrail.audit.audit_policy_run", "exectrail.audit.site_run")
+_RUNS = (RUN, *(f"{_OURS}{name}_run" for name in ("audit_policy", "remediation", "site")))
 _LONG_SECONDS = 2
 # Of a result, what may tell why it has failed; never what it was asked with.
 _TELLING = ("msg", "stderr", "stdout", "module_stderr", "module_stdout", "reason")

@@ -8,7 +8,7 @@ version_added: 0.1.0
 description:
   - Part of the role C(exectrail.audit.remediate). C(stage=begin) checks the whole request before
     any node is touched. C(stage=finish) says what M(exectrail.audit.node_repair) has done on each
-    node and what is left for somebody to do.
+    node and what is left for somebody to do; it fails if anything is.
   - Runs on the controller whatever the host is; use it with C(run_once).
 extends_documentation_fragment: exectrail.audit.controller
 options:
@@ -50,12 +50,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-left:
-  description: What is left to do on each node that has something left, for C(stage=finish).
-  type: dict
-  returned: success
 exit_code:
   description: The exit code of C(exectrail remediate), for C(stage=finish).
   type: int
-  returned: success
+  returned: always
 """

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,21 @@ class RunAction(Action):
                 "This run was not begun, so it can't go on here: leave --start-at-task out. "
                 "What is right already is left alone; --tags chooses a part."
             )
+
+
+def plain(value: Any) -> Any:
+    """Turn Ansible's own kinds of text, lists and mappings into plain data."""
+    return json.loads(json.dumps(value, default=_builtin))
+
+
+def _builtin(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return str(value)
+
+
+def difference(name: str, before: str, after: str) -> dict[str, str]:
+    """Give a row of a task's result, from which Ansible shows what has changed."""
+    return {"before_header": name, "after_header": name, "before": before, "after": after}

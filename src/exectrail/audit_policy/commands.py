@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from exectrail import options
 from exectrail.audit_policy import profiles
 from exectrail.audit_policy.explain import Explanation, as_authenticated
 from exectrail.audit_policy.lint import LintedPolicy, load
@@ -18,7 +19,6 @@ from exectrail.compliance.model import ExitCode
 from exectrail.errors import UsageError
 from exectrail.printable import printable
 
-_FILE = click.Path(path_type=Path)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -40,8 +40,8 @@ def audit_policy() -> None:
     metavar="VERSION",
     help="Version of the API server that will read it, like 1.30.",
 )
-@click.option("--rules-first", type=_FILE, help="File with a list of rules to be asked first.")
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@click.option("--rules-first", type=options.FILE, help="File of rules to be asked first.")
+@options.output
 def render(profile: str, kubernetes_version: str, rules_first: Path | None, output: TextIO) -> int:
     """Print the policy file of a profile."""
     own = profiles.load_rules(rules_first) if rules_first else ()
@@ -58,7 +58,7 @@ Exit codes:
   4  the file can't be read, or is no YAML
 """
 )
-@click.argument("path", metavar="FILE", type=_FILE)
+@click.argument("path", metavar="FILE", type=options.FILE)
 @click.option(
     "--kubernetes-version",
     metavar="VERSION",
@@ -112,7 +112,7 @@ def _report(path: Path, linted: LintedPolicy, counts: Counter[Severity]) -> dict
 
 
 @audit_policy.command(short_help="Say how a request is recorded.")
-@click.argument("path", metavar="FILE", type=_FILE)
+@click.argument("path", metavar="FILE", type=options.FILE)
 @click.option("--user", required=True, help="Name of the user, like system:serviceaccount:ns:name.")
 @click.option(
     "--group",
@@ -124,7 +124,7 @@ def _report(path: Path, linted: LintedPolicy, counts: Counter[Severity]) -> dict
 @click.option("--verb", required=True, help="Like get, create, watch; for URLs the HTTP method.")
 @click.option("--api-group", default="", help="API group of the resource; none for the core.")
 @click.option("--resource", metavar="RESOURCE[/SUBRESOURCE]", help="Like pods or pods/exec.")
-@click.option("--namespace", default="")
+@click.option("--namespace", default="", help="Namespace of the object.")
 @click.option("--name", default="", help="Name of the object.")
 @click.option("--url", metavar="PATH", help="Instead of a resource: a path like /healthz.")
 @_json_option

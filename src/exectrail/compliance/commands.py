@@ -3,110 +3,117 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
-from exectrail.compliance import evidence, live, run
+from exectrail import options, playbook
+from exectrail.compliance import evidence, run
 from exectrail.compliance.evaluate import evaluate as evaluate_node
-from exectrail.compliance.model import ExitCode
+from exectrail.compliance.model import ExitCode, Report
 from exectrail.compliance.render import console, diff, html, json, junit
+from exectrail.compliance.render.write import write_reports
 from exectrail.compliance.requirements import load_profile
 from exectrail.compliance.verdict import build_report
 from exectrail.errors import UsageError
 
-profile_option = click.option(
-    "--profile",
-    metavar="ack|self_managed|FILE",
-    help="The requirements to check.  [default: self_managed]",
-)
+_EXIT_CODES = """\b
+Exit codes:
+  0  every node is fit
+  1  warnings (with --strict)
+  2  a node is unfit: it fails a requirement that gates
+  3  a node or a gating requirement could not be checked
+  4  the request itself is wrong, or no host matched
+"""
+_profile = options.profile("The requirements to check.")
+_strict = click.option("--strict", is_flag=True, help="Let warnings fail the run.")
 
 
-@click.command(epilog=live.EXIT_CODES + live.ANSIBLE, short_help="Check whether nodes are fit.")
-@live.inventory_option
-@live.limit_option
-@profile_option
-@live.waivers_option
-@live.strict_option
-@live.report_dir_option(run.DEFAULT_DIRECTORY)
-@live.ansible_arguments
-def preflight(  # noqa: PLR0913, PLR0917  one parameter per option
-    inventory: tuple[str, ...],
-    limit: str | None,
-    profile: str | None,
-    waivers: Path | None,
-    strict: bool,  # noqa: FBT001
-    report_dir: Path,
-    ansible_args: tuple[str, ...],
-) -> int:
+@click.command(epilog=_EXIT_CODES + options.ANSIBLE, short_help="Check whether nodes are fit.")
+@options.inventory
+@options.limit
+@_profile
+@options.waivers
+@_strict
+@options.report_dir(run.DEFAULT_DIRECTORY)
+@options.ansible_arguments
+def preflight(**given: Any) -> int:
     """Check whether the nodes of an inventory are fit, over ssh, changing nothing."""
-    return live.judge(
-        "preflight",
-        inventory,
-        limit,
-        ansible_args,
-        report_dir=report_dir,
-        variables={"profile": profile, "waivers": waivers, "strict": strict},
-    )
+    return _judge("preflight", **given)
 
 
 @click.command(
-    epilog=live.EXIT_CODES + live.ANSIBLE, short_help="Prove that agents and policy work."
+    epilog=_EXIT_CODES + options.ANSIBLE, short_help="Prove that agents and policy work."
 )
-@live.inventory_option
-@live.limit_option
+@options.inventory
+@options.limit
 @click.option(
     "--profile",
     metavar="installed|FILE",
     help="The requirements to check.  [default: installed]",
 )
-@live.waivers_option
-@live.strict_option
-@live.report_dir_option(run.VERIFY_DIRECTORY)
+@options.waivers
+@_strict
+@options.report_dir(run.VERIFY_DIRECTORY)
 @click.option(
     "--canary-image", help="Make a pod of this image on every node, enter it, and remove it."
 )
-@click.option("--masters-group", help="Inventory group of the masters.  [default: masters]")
-@live.ansible_arguments
-def verify(  # noqa: PLR0913, PLR0917  one parameter per option
-    inventory: tuple[str, ...],
-    limit: str | None,
-    profile: str | None,
-    waivers: Path | None,
-    strict: bool,  # noqa: FBT001
-    report_dir: Path,
-    canary_image: str | None,
-    masters_group: str | None,
-    ansible_args: tuple[str, ...],
-) -> int:
+@options.masters_group
+@options.ansible_arguments
+def verify(**given: Any) -> int:
     """Prove that the agent and the audit policy work on the nodes of an inventory.
 
     By their effects: the agent tests itself once more, and each API server gets five requests.
     """
-    return live.judge(
-        "verify",
-        inventory,
-        limit,
-        ansible_args,
-        report_dir=report_dir,
-        variables={
-            "profile": profile,
-            "waivers": waivers,
-            "strict": strict,
-            "canary_image": canary_image,
-            "masters_group": masters_group,
-        },
-    )
+    return _judge("verify", **given)
 
 
-@click.command(epilog=live.EXIT_CODES, short_help="Judge saved evidence.")
-@profile_option
-@live.waivers_option
-@live.strict_option
-@live.report_dir_option(run.DEFAULT_DIRECTORY)
-@click.argument("files", metavar="EVIDENCE.json...", nargs=-1, required=True, type=live.FILE)
+def _judge(
+    name: str,
+    *,
+    inventory: Sequence[str],
+    limit: str | None,
+    report_dir: Path,
+    ansible_args: Sequence[str],
+    **given: Any,
+) -> int:
+    """Run the playbook `name`, and give the run's exit code; close it here if that could not.
+
+    The other options are called like the variables of its role, which has the same name.
+    """
+    run_id = uuid.uuid4().hex
+    given |= {"report_dir": report_dir, "run_id": run_id}
+    variables = {f"{name}_{key}": value for key, value in given.items()}
+    arguments = [*playbook.selecting(inventory, limit), *ansible_args]
+    interrupted = playbook.run(name, variables, arguments)
+    if not run.is_of(report_dir, run_id):
+        return ExitCode.USAGE
+    path = report_dir / "report.json"
+    if path.exists():
+        made = json.load(path)
+        if made.run_id == run_id:
+            return made.exit_code
+    return _deliver(run.finish(report_dir, interrupted=interrupted), report_dir)
+
+
+def _deliver(report: Report, directory: Path) -> int:
+    """Show the report before writing it: a full disk must not hide what was learnt."""
+    click.echo(console.render(report, colour=sys.stdout.isatty()), nl=False)
+    files = write_reports(report, directory)
+    click.echo(f"Reports: {' '.join(map(str, files.values()))}", err=True)
+    return report.exit_code
+
+
+@click.command(epilog=_EXIT_CODES, short_help="Judge saved evidence.")
+@_profile
+@options.waivers
+@_strict
+@options.report_dir(run.DEFAULT_DIRECTORY)
+@click.argument("files", metavar="EVIDENCE.json...", nargs=-1, required=True, type=options.FILE)
 def evaluate(
     profile: str | None,
     waivers: Path | None,
@@ -134,7 +141,7 @@ def evaluate(
         finished=dt.datetime.now(dt.UTC),
         strict=strict,
     )
-    return live.deliver(report, report_dir)
+    return _deliver(report, report_dir)
 
 
 @click.group()
@@ -143,7 +150,7 @@ def report() -> None:
 
 
 @report.command()
-@click.argument("path", metavar="REPORT.json", type=live.FILE)
+@click.argument("path", metavar="REPORT.json", type=options.FILE)
 @click.option(
     "--format",
     "kind",
@@ -151,7 +158,7 @@ def report() -> None:
     default="console",
     show_default=True,
 )
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@options.output
 def render(path: Path, kind: str, output: TextIO) -> int:
     """Print a saved report in another form."""
     loaded = json.load(path)
@@ -164,10 +171,10 @@ def render(path: Path, kind: str, output: TextIO) -> int:
 
 
 @report.command("diff")
-@click.argument("old", type=live.FILE)
-@click.argument("new", type=live.FILE)
+@click.argument("old", metavar="OLD.json", type=options.FILE)
+@click.argument("new", metavar="NEW.json", type=options.FILE)
 def diff_(old: Path, new: Path) -> int:
-    """Say what changed between two reports. Exit code: that of NEW."""
+    """Say what changed between two reports. Exit code: that of NEW.json."""
     later = json.load(new)
     click.echo(diff.render_diff(diff.compare(json.load(old), later)), nl=False)
     return later.exit_code

@@ -115,6 +115,14 @@ def load(directory: Path) -> Run:
         raise UsageError(f"{path} can't be read: {error}") from error
 
 
+def is_of(directory: Path, run_id: str) -> bool:
+    """Say whether the folder is that of this run."""
+    try:
+        return load(directory).run_id == run_id
+    except UsageError:
+        return False
+
+
 def evidence_path(directory: Path, host: str) -> Path:
     """Where the evidence of `host` is kept; an inventory name may hold any character."""
     return directory / "evidence" / f"{quote(host, safe='')}.json"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from exectrail import playbook
-from exectrail.compliance import live
+from exectrail import options, playbook
+from exectrail.compliance import run as compliance
 from exectrail.compliance.model import ExitCode
 from exectrail.remediation import run
 
@@ -21,32 +23,29 @@ Exit codes:
 """
 
 
-@click.command(epilog=_EXIT_CODES + live.ANSIBLE, short_help="Repair what named checks have found.")
+@click.command(
+    epilog=_EXIT_CODES + options.ANSIBLE, short_help="Repair what named checks have found."
+)
 @click.argument("checks", metavar="CHECK[,CHECK...]")
-@live.inventory_option
-@live.limit_option
+@options.inventory
+@options.limit
 @click.option("--check", "dry", is_flag=True, help="Show what would be changed; change nothing.")
 @click.option("--diff", is_flag=True, help="Show the differences too; --check always does.")
 @click.option("--undo", is_flag=True, help="Put back what the last repair of CHECK has changed.")
-@click.option(
-    "--profile",
-    metavar="ack|self_managed|FILE",
-    help="The requirements to judge by.  [default: self_managed]",
-)
-@live.waivers_option
-@live.report_dir_option(run.DEFAULT_DIRECTORY, "Folder for the evidence and what came of it.")
-@live.ansible_arguments
-def remediate(  # noqa: PLR0913, PLR0917  one parameter per option
+@options.profile("The requirements to judge by.")
+@options.waivers
+@options.report_dir(run.DEFAULT_DIRECTORY, "Folder for the evidence and what came of it.")
+@options.ansible_arguments
+def remediate(  # noqa: PLR0913  one parameter per option
     checks: str,
-    inventory: tuple[str, ...],
+    *,
+    inventory: Sequence[str],
     limit: str | None,
-    dry: bool,  # noqa: FBT001
-    diff: bool,  # noqa: FBT001
-    undo: bool,  # noqa: FBT001
-    profile: str | None,
-    waivers: Path | None,
+    dry: bool,
+    diff: bool,
     report_dir: Path,
-    ansible_args: tuple[str, ...],
+    ansible_args: Sequence[str],
+    **given: Any,
 ) -> int:
     """Repair what checks have found, where that needs no judgement.
 
@@ -58,21 +57,10 @@ def remediate(  # noqa: PLR0913, PLR0917  one parameter per option
     run_id = uuid.uuid4().hex
     arguments += ["--check"] if dry else []
     arguments += ["--diff"] if dry or diff else []
-    playbook.run(
-        "remediate",
-        live.given(
-            {
-                "remediate": checks,
-                "remediate_undo": undo,
-                "remediate_profile": profile,
-                "remediate_waivers": waivers,
-                "remediate_report_dir": report_dir.absolute(),
-                "remediate_run_id": run_id,
-            }
-        ),
-        [*arguments, *ansible_args],
-    )
+    given |= {"report_dir": report_dir, "run_id": run_id}
+    variables = {"remediate": checks, **{f"remediate_{key}": given[key] for key in given}}
+    playbook.run("remediate", variables, [*arguments, *ansible_args])
     ended = run.summary(report_dir)
     if ended and ended.run_id == run_id:
         return ended.exit_code
-    return ExitCode.UNKNOWN if run.was_opened(report_dir, run_id) else ExitCode.USAGE
+    return ExitCode.UNKNOWN if compliance.is_of(report_dir, run_id) else ExitCode.USAGE

@@ -19,7 +19,7 @@ from exectrail.compliance import run as compliance
 from exectrail.compliance.model import ExitCode
 from exectrail.compliance.requirements import Requirements, load_profile
 from exectrail.compliance.waivers import WaiverBook
-from exectrail.errors import UsageError
+from exectrail.hostnames import fold
 from exectrail.printable import printable, printable_lines
 from exectrail.remediation import decide
 from exectrail.remediation.model import Became, Outcome
@@ -120,11 +120,14 @@ def _is_left(outcome: Outcome) -> bool:
 
 
 def _lines(found: dict[str, tuple[Outcome, ...]]) -> Iterator[str]:
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for host, outcomes in found.items():
         for each in outcomes:
-            first, *more = printable_lines(each.message).split("\n")
-            yield printable(f"{host}  {each.check}  {each.became}: {first}")
-            yield from (f"    {line}" for line in more)
+            alike.setdefault((each.check, each.became, each.message), []).append(host)
+    for (check, became, message), hosts in alike.items():
+        first, *more = printable_lines(message).split("\n")
+        yield printable(f"{fold(hosts)}  {check}  {became}: {first}")
+        yield from (f"    {line}" for line in more)
     counts = Counter(each.became for outcomes in found.values() for each in outcomes)
     told = ", ".join(f"{counts[became]} {became}" for became in Became if counts[became])
     yield f"{len(found)} {'node' if len(found) == 1 else 'nodes'}: {told}"
@@ -141,11 +144,3 @@ def _load(directory: Path, host: str, asked: Asked) -> tuple[Outcome, ...]:
         why = "nothing came from the node, in most cases because it did not answer in time"
         return tuple(Outcome(check, Became.UNKNOWN, f"{why}; run again.") for check in asked.checks)
     return msgspec.json.decode(data, type=tuple[Outcome, ...])
-
-
-def was_opened(directory: Path, run_id: str) -> bool:
-    """Tell whether the folder is that of this run."""
-    try:
-        return compliance.load(directory).run_id == run_id
-    except UsageError:
-        return False

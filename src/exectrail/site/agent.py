@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-
-from exectrail.site.versions import is_older
+from packaging.version import InvalidVersion, Version
 
 LOSS = "events were lost"
 """How a reason begins that tells of the past alone; the agent repeats it for ten minutes."""
@@ -148,7 +147,15 @@ def _kind(node: Node, wanted: Wanted) -> Literal["install", "upgrade", "downgrad
         return "install"
     if _release(node) == wanted.release:
         return "repair"
-    return "downgrade" if is_older(wanted.version, version(node)) else "upgrade"
+    return "downgrade" if _is_older(wanted.version, version(node)) else "upgrade"
+
+
+def _is_older(given: str, than: str) -> bool:
+    """Compare as Python packages do, without local parts; what is no version is not older."""
+    try:
+        return Version(Version(given).public) < Version(Version(than).public)
+    except InvalidVersion:
+        return False
 
 
 def _refusals(node: Node, wanted: Wanted) -> list[str]:
@@ -165,7 +172,7 @@ def _refusals(node: Node, wanted: Wanted) -> list[str]:
             "the bpf sensor needs a kernel from 5.8 on that describes its types "
             "(/sys/kernel/btf/vmlinux): leave exec_agent_sensor to auto"
         )
-    if not wanted.allow_downgrade and is_older(wanted.version, version(node)):
+    if not wanted.allow_downgrade and _is_older(wanted.version, version(node)):
         found.append(
             f"version {version(node)} is installed and {wanted.version} is older: set "
             "exec_agent_allow_downgrade=true if it is to go back"

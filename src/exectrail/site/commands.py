@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from exectrail import playbook
-from exectrail.compliance import live
+from exectrail import options, playbook
 from exectrail.compliance.model import ExitCode
 from exectrail.errors import UsageError
 from exectrail.site import journal, outcome, summary
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -25,57 +22,37 @@ Exit codes:
   4  the request itself is wrong, or no host matched
 """
 _RUN = [
-    live.inventory_option,
-    live.limit_option,
+    options.inventory,
+    options.limit,
     click.option("--check", is_flag=True, help="Show what would change; change nothing."),
     click.option("--diff", is_flag=True, help="Show the differences of files."),
-    click.option("--masters-group", help="Inventory group of the masters.  [default: masters]"),
+    options.masters_group,
     click.option("--workers-group", help="Inventory group of the others.  [default: workers]"),
-    click.option(
-        "--report-dir",
-        type=live.FILE,
-        default=journal.DEFAULT_DIRECTORY,
-        show_default=True,
-        help="Folder for the journal and summary.json.",
-    ),
-    live.ansible_arguments,
+    options.report_dir(journal.DEFAULT_DIRECTORY, "Folder for the journal and summary.json."),
+    options.ansible_arguments,
 ]
 _CHANGE = [
-    click.option("--agent", type=live.FILE, help="A built agent; else this checkout's is built."),
+    click.option(
+        "--agent", type=options.FILE, help="A built agent; else this checkout's is built."
+    ),
     click.option("--cluster-id", help="The cluster's name in the agents' records."),
-    click.option("--policy", metavar="registered|ack", help="The audit policy."),
-    click.option("--policy-file", type=live.FILE, help="An audit policy of your own."),
+    click.option("--policy", metavar="registered|ack", help="Audit policy.  [default: registered]"),
+    click.option("--policy-file", type=options.FILE, help="An audit policy of your own."),
     click.option("--waves", metavar="N,N%,...", help="Nodes at a time.  [default: 1,10%,25%]"),
     click.option(
         "--max-failures",
         type=click.IntRange(0, 100),
         metavar="PERCENT",
-        help="Nodes that may fail before the rest are left alone, of 100.  Default: 25",
+        help="Share of the nodes that may fail before the rest are left alone.  Default: 25",
     ),
 ]
-_GATE = [
-    click.option(
-        "--profile",
-        metavar="ack|self_managed|FILE",
-        help="What preflight asks for.  [default: self_managed]",
-    ),
-    live.waivers_option,
-]
-
-
-def _options(*groups: Sequence[Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
-    def add(command: _Command) -> _Command:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
-
-    return add
+_GATE = [options.profile("What preflight asks for."), options.waivers]
 
 
 @click.command(
-    epilog=_EXIT_CODES + live.ANSIBLE, short_help="From nothing to verified; also repairs."
+    epilog=_EXIT_CODES + options.ANSIBLE, short_help="From nothing to verified; also repairs."
 )
-@_options(_RUN, _GATE, _CHANGE)
+@options.several(_RUN, _GATE, _CHANGE)
 @click.option("--canary-image", help="Enter a pod of this image on every node as a proof.")
 def site(**given: Any) -> int:
     """Take an inventory from nothing to verified: preflight, install, verify.
@@ -86,8 +63,8 @@ def site(**given: Any) -> int:
     return _run("site", given)
 
 
-@click.command(epilog=_EXIT_CODES + live.ANSIBLE, short_help="Install agents and audit policy.")
-@_options(_RUN, _GATE, _CHANGE)
+@click.command(epilog=_EXIT_CODES + options.ANSIBLE, short_help="Install agents and audit policy.")
+@options.several(_RUN, _GATE, _CHANGE)
 def install(**given: Any) -> int:
     """Install the agent on every node, in waves, and the audit policy on every master.
 
@@ -97,19 +74,19 @@ def install(**given: Any) -> int:
 
 
 @click.command(
-    epilog=_EXIT_CODES + live.ANSIBLE, short_help="Bring agents and policy to this version."
+    epilog=_EXIT_CODES + options.ANSIBLE, short_help="Bring agents and policy to this version."
 )
-@_options(_RUN, _CHANGE)
-@click.option("--allow-downgrade", is_flag=True, default=None, help="Also to an older agent.")
+@options.several(_RUN, _CHANGE)
+@click.option("--allow-downgrade", is_flag=True, help="Also to an older agent.")
 def upgrade(**given: Any) -> int:
     """Bring agents and audit policy to this version; open sessions go on."""
     return _run("upgrade", given)
 
 
-@click.command(epilog=_EXIT_CODES + live.ANSIBLE, short_help="Take agents and policy out again.")
-@_options(_RUN)
-@click.option("--purge", is_flag=True, default=None, help="List what was recorded, and stop.")
-@click.option("--confirm", is_flag=True, default=None, help="With --purge: delete it.")
+@click.command(epilog=_EXIT_CODES + options.ANSIBLE, short_help="Take agents and policy out again.")
+@options.several(_RUN)
+@click.option("--purge", is_flag=True, help="List what was recorded, and stop.")
+@click.option("--confirm", is_flag=True, help="With --purge: delete it.")
 def uninstall(**given: Any) -> int:
     """Take agents and audit policy out again. What was recorded stays, unless purged."""
     return _run("uninstall", given)
@@ -135,24 +112,18 @@ _VARIABLES = {
 
 
 def variables(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the playbook's variables for the options that were given; files as absolute paths."""
-    found = {}
-    for option, variable in _VARIABLES.items():
-        value = given.get(option)
-        if value is None:
-            continue
-        if option == "waves":
-            value = [size.strip() for size in value.split(",")]
-        found[variable] = str(value.absolute()) if isinstance(value, Path) else value
+    """Give the playbook's variables for the options; None for those that were not given."""
+    found = {variable: given.get(option) for option, variable in _VARIABLES.items()}
+    if found["install_waves"] is not None:
+        found["install_waves"] = [size.strip() for size in found["install_waves"].split(",")]
     return found
 
 
 def _run(name: str, given: Mapping[str, Any]) -> int:
-    inventory, directory = given["inventory"], given["report_dir"]
-    arguments = playbook.selecting(inventory, given["limit"])
-    run_id = uuid.uuid4().hex
+    directory, run_id = given["report_dir"], uuid.uuid4().hex
+    arguments = playbook.selecting(given["inventory"], given["limit"])
     arguments += [f"--{name}" for name in ("check", "diff") if given[name]]
-    more = {"install_report_dir": str(directory.absolute()), "install_run_id": run_id}
+    more = {"install_report_dir": directory, "install_run_id": run_id}
     interrupted = playbook.run(
         name, {**variables(given), **more}, [*arguments, *given["ansible_args"]]
     )

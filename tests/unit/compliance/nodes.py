@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from exectrail.compliance import evidence
 from exectrail.compliance.evaluate import evaluate
 from exectrail.compliance.model import Evidence, Result
@@ -26,8 +28,7 @@ def node(
     saved = load(name)
     merged = {**copy.deepcopy(saved.items), **(items or {})}
     kept = {key: value for key, value in merged.items() if value is not ...}
-    fields = {name: getattr(saved, name) for name in saved.__struct_fields__}
-    return Evidence(**{**fields, "items": kept, **changes})
+    return msgspec.structs.replace(saved, items=kept, **changes)
 
 
 @cache

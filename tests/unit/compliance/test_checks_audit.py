@@ -17,32 +17,6 @@ SHA256 = saved("master").items["audit.policy"]["sha256"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "says"),
-    [
-        ({}, "pass", "5 flags as rolled out"),
-        ({"api.server/flags/audit-log-format": "json"}, "pass", ""),
-        ({"api.server": None}, "fail", "No API server runs"),
-        ({"audit.applied": None}, "fail", "has been rolled out to this master"),
-        ({"api.server/flags/audit-log-path": "/x"}, "fail", "--audit-log-path is /x, not /var/log"),
-        ({"api.server/flags/audit-log-maxage": ...}, "fail", "--audit-log-maxage is missing, not"),
-        ({"api.server": SERVER}, "fail", "--audit-policy-file is missing"),
-        ({"audit.applied/manifest": "spec: {containers: [{}]}"}, "fail", "not to be there"),
-        ({"audit.applied/manifest": "spec: ["}, "error", "its manifest is none (ParserError)"),
-        ({"audit.applied/manifest": "spec: {}"}, "error", "its manifest is none (KeyError)"),
-        ({"audit.applied/manifest": "spec: {containers: []}"}, "error", "(IndexError)"),
-        ({"audit.applied/manifest": "a"}, "error", "(TypeError)"),
-        ({"audit.applied/manifest": "spec: {containers: [x]}"}, "error", "(AttributeError)"),
-        ({"audit.applied/manifest": "[" * 1200}, "error", "(RecursionError)"),
-        ({"audit.applied/manifest": None}, "error", "not of the expected form"),
-        ({"audit.applied": UNREADABLE}, "error", "audit.applied: x"),
-        ({"api.server": UNREADABLE}, "error", "api.server: x"),
-    ],
-)
-def test_server(changes: dict[str, Any], status: str, says: str) -> None:
-    told("audit.server", installed("master", changes), status, says)
-
-
-@pytest.mark.parametrize(
     ("changes", "variables", "groups", "status"),
     [
         # No process, but it is meant to be a master, or has the manifest of one.
@@ -89,9 +63,35 @@ def test_a_worker_has_no_audit() -> None:
         told(check, installed(), "skip", "This node is no master.")
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "says"),
-    [
+NOTHING = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: None\n"
+BY_GROUP = NOTHING + "  userGroups: [kubeadm:cluster-admins]\n- level: Metadata\n"
+UNSEEN = {f"audit.probes/requests/{number}/level": None for number in range(5)}
+
+
+CAP = 11 * 100 * 1024 * 1024
+
+
+CASES: dict[str, list[tuple[dict[str, Any], str, str]]] = {
+    "audit.server": [
+        ({}, "pass", "5 flags as rolled out"),
+        ({"api.server/flags/audit-log-format": "json"}, "pass", ""),
+        ({"api.server": None}, "fail", "No API server runs"),
+        ({"audit.applied": None}, "fail", "has been rolled out to this master"),
+        ({"api.server/flags/audit-log-path": "/x"}, "fail", "--audit-log-path is /x, not /var/log"),
+        ({"api.server/flags/audit-log-maxage": ...}, "fail", "--audit-log-maxage is missing, not"),
+        ({"api.server": SERVER}, "fail", "--audit-policy-file is missing"),
+        ({"audit.applied/manifest": "spec: {containers: [{}]}"}, "fail", "not to be there"),
+        ({"audit.applied/manifest": "spec: ["}, "error", "its manifest is none (ParserError)"),
+        ({"audit.applied/manifest": "spec: {}"}, "error", "its manifest is none (KeyError)"),
+        ({"audit.applied/manifest": "spec: {containers: []}"}, "error", "(IndexError)"),
+        ({"audit.applied/manifest": "a"}, "error", "(TypeError)"),
+        ({"audit.applied/manifest": "spec: {containers: [x]}"}, "error", "(AttributeError)"),
+        ({"audit.applied/manifest": "[" * 1200}, "error", "(RecursionError)"),
+        ({"audit.applied/manifest": None}, "error", "not of the expected form"),
+        ({"audit.applied": UNREADABLE}, "error", "audit.applied: x"),
+        ({"api.server": UNREADABLE}, "error", "api.server: x"),
+    ],
+    "audit.policy": [
         ({}, "pass", f"sha256 {SHA256[:12]} | "),
         ({"audit.policy": None}, "fail", "The policy file is gone"),
         ({"audit.policy/sha256": "0" * 64}, "fail", "sha256 000000000000 | "),
@@ -127,19 +127,7 @@ def test_a_worker_has_no_audit() -> None:
         ({"audit.policy": UNREADABLE}, "error", "audit.policy: x"),
         ({"audit.applied": None}, "skip", "before audit.server passes"),
     ],
-)
-def test_policy(changes: dict[str, Any], status: str, says: str) -> None:
-    told("audit.policy", installed("master", changes), status, says)
-
-
-NOTHING = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: None\n"
-BY_GROUP = NOTHING + "  userGroups: [kubeadm:cluster-admins]\n- level: Metadata\n"
-UNSEEN = {f"audit.probes/requests/{number}/level": None for number in range(5)}
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "says"),
-    [
+    "audit.record": [
         ({}, "pass", "pods at Request; configmaps at Metadata"),
         ({"audit.probes/requests/0/level": "Metadata"}, "fail", "pods at Metadata, not Request"),
         ({"audit.probes/requests/4/level": None}, "fail", "a path at no level, not Metadata"),
@@ -159,17 +147,7 @@ UNSEEN = {f"audit.probes/requests/{number}/level": None for number in range(5)}
         ({"audit.policy/text": "apiVersion: v1\n"}, "error", "not a policy"),
         ({"audit.policy/sha256": "0" * 64}, "skip", "before audit.policy passes"),
     ],
-)
-def test_record(changes: dict[str, Any], status: str, says: str) -> None:
-    told("audit.record", installed("master", changes), status, says)
-
-
-CAP = 11 * 100 * 1024 * 1024
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "says"),
-    [
+    "audit.log": [
         ({}, "pass", "of 1100 MiB"),
         ({"audit.log": None}, "fail", "to no file"),
         ({"audit.log/file": None}, "fail", "There is no /var/log/kubernetes/kubernetes.audit"),
@@ -182,9 +160,17 @@ CAP = 11 * 100 * 1024 * 1024
         ({"audit.log": UNREADABLE}, "error", "audit.log: x"),
         ({"audit.applied": None}, "skip", "before audit.server passes"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "status", "says"),
+    [(check, *row) for check, rows in CASES.items() for row in rows],
 )
-def test_log(changes: dict[str, Any], status: str, says: str) -> None:
-    told("audit.log", installed("master", changes), status, says)
+def test_the_check_of_one_change(
+    check: str, changes: dict[str, Any], status: str, says: str
+) -> None:
+    told(check, installed("master", changes), status, says)
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,25 @@ BPF_WITHOUT = {"available": True, "raw_tracepoint": True, "ring_buffer": True, "
 NO_AUDIT = {"available": False, "why": "the kernel has no audit"}
 
 
-@pytest.mark.parametrize(
-    ("items", "status", "says"),
-    [
+def test_an_old_kernel_is_the_one_reason_given_for_no_bpf() -> None:
+    old = {"kernel.release": "4.18.0-553.el8", "libbpf": None}
+    result = judge("node.exec-sensor", node(items=old))
+    assert result.observed == (
+        "none (kernel 4.18.0-553.el8 is older than 5.8; "
+        "kernel 4.18.0-553.el8 is not later than 4.19)"
+    )
+    assert result.message == "No sensor can run on this node."
+
+
+@pytest.mark.parametrize("check", ["exec-sensor", "libbpf", "python", "systemd"])
+def test_the_defaults_are_those_of_the_profile(check: str) -> None:
+    found = {requirement.check.id: requirement for requirement in profile("self_managed").checks}
+    requirement = found[f"node.{check}"]
+    assert requirement.check.parameters() == requirement.parameters
+
+
+CASES: dict[str, list[tuple[dict[str, Any], str, str]]] = {
+    "node.exec-sensor": [
         ({}, "pass", "bpf"),
         ({"kernel.release": "5.8.0"}, "pass", "bpf"),
         ({"kernel.lockdown": "integrity"}, "pass", "bpf"),
@@ -137,32 +153,7 @@ NO_AUDIT = {"available": False, "why": "the kernel has no audit"}
         ({"libbpf": {"unreadable": "x"}}, "error", "unreadable"),
         ({"libbpf": {"path": "/l", "version": "?"}}, "error", "unreadable"),
     ],
-)
-def test_exec_sensor(items: dict[str, Any], status: str, says: str) -> None:
-    result = judge("node.exec-sensor", node(items=items))
-    assert (result.status, says in result.observed) == (status, True), result
-
-
-def test_an_old_kernel_is_the_one_reason_given_for_no_bpf() -> None:
-    old = {"kernel.release": "4.18.0-553.el8", "libbpf": None}
-    result = judge("node.exec-sensor", node(items=old))
-    assert result.observed == (
-        "none (kernel 4.18.0-553.el8 is older than 5.8; "
-        "kernel 4.18.0-553.el8 is not later than 4.19)"
-    )
-    assert result.message == "No sensor can run on this node."
-
-
-@pytest.mark.parametrize("check", ["exec-sensor", "libbpf", "python", "systemd"])
-def test_the_defaults_are_those_of_the_profile(check: str) -> None:
-    found = {requirement.check.id: requirement for requirement in profile("self_managed").checks}
-    requirement = found[f"node.{check}"]
-    assert requirement.check.parameters() == requirement.parameters
-
-
-@pytest.mark.parametrize(
-    ("items", "status", "says"),
-    [
+    "node.libbpf": [
         ({}, "pass", "1.1.0"),
         ({"libbpf": {"path": "/l", "version": "1.0"}}, "pass", "1.0"),
         ({"libbpf": {"path": "/l", "version": "0.99.9"}}, "fail", "/l"),
@@ -174,9 +165,15 @@ def test_the_defaults_are_those_of_the_profile(check: str) -> None:
         ({"libbpf": None, "kernel.btf": {"unreadable": "x"}}, "error", "unreadable"),
         ({"kernel.btf": {"unreadable": "x"}}, "pass", "1.1.0"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "items", "status", "says"),
+    [(check, *row) for check, rows in CASES.items() for row in rows],
 )
-def test_libbpf(items: dict[str, Any], status: str, says: str) -> None:
-    result = judge("node.libbpf", node(items=items))
+def test_the_check_of_one_change(check: str, items: dict[str, Any], status: str, says: str) -> None:
+    result = judge(check, node(items=items))
     assert (result.status, says in result.observed) == (status, True), result
 
 

@@ -1,59 +1,32 @@
 from __future__ import annotations
 
-import datetime as dt
-from typing import Any
-
 import pytest
 
 from exectrail import __version__
 from exectrail.compliance.model import (
     HostReport,
     HostState,
-    Report,
     Result,
     Severity,
     Status,
     Verdict,
     Waiver,
 )
-from exectrail.compliance.verdict import build_report
-from tests.unit.compliance.nodes import profile
+from tests.unit.render import reports
+from tests.unit.render.reports import report, waiver
 
-START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
-VALID = Waiver(reason="r", owner="o", expires=dt.date(2027, 1, 1), expired=False)
-EXPIRED = Waiver(reason="r", owner="o", expires=dt.date(2026, 1, 1), expired=True)
+VALID = waiver()
+EXPIRED = waiver(expired=True)
 
 
 def result(
     status: Status, severity: Severity = Severity.BLOCKER, waiver: Waiver | None = None
 ) -> Result:
-    return Result(
-        check="node.clock",
-        title="t",
-        host="n",
-        status=status,
-        severity=severity,
-        expected="e",
-        observed="o",
-        message="m",
-        waiver=waiver,
-    )
+    return reports.result(status, severity=severity, waiver=waiver)
 
 
 def host(name: str, *results: Result, state: HostState = HostState.CHECKED) -> HostReport:
-    return HostReport(host=name, state=state, results=results)
-
-
-def report(*hosts: HostReport, strict: bool = False, **changes: Any) -> Report:
-    return build_report(
-        hosts,
-        profile("self_managed"),
-        run_id="1",
-        started=START,
-        finished=START,
-        strict=strict,
-        **changes,
-    )
+    return reports.node(*results, host=name, state=state)
 
 
 PASS, SKIP = result(Status.PASS), result(Status.SKIP)
@@ -117,7 +90,8 @@ def test_counts() -> None:
 def test_the_report_says_what_was_run() -> None:
     found = report(host("b"), host("a"), interrupted=True)
     assert [entry.host for entry in found.hosts] == ["a", "b"]
-    assert (found.run_id, found.tool_version, found.schema_version) == ("1", __version__, 1)
-    assert (found.started, found.finished, found.interrupted) == (START, START, True)
-    assert found.profile == profile("self_managed").profile
+    assert (found.run_id, found.tool_version, found.schema_version) == ("r1", __version__, 1)
+    assert (found.started, found.finished) == (reports.STARTED, reports.FINISHED)
+    assert found.interrupted
+    assert found.profile.name == "ours"
     assert not report().interrupted

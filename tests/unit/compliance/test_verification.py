@@ -10,7 +10,8 @@ from exectrail.compliance.model import HostState, Severity, Status, Verdict, Wai
 from exectrail.compliance.verdict import blocked
 from exectrail.compliance.verification import narrow
 from exectrail.nodes.reachability import NO_PYTHON
-from tests.unit.compliance.test_verdict import EXPIRED, VALID, host, report, result
+from tests.unit.compliance.test_verdict import EXPIRED, VALID, host, result
+from tests.unit.render.reports import report
 
 
 def _line(**items: object) -> str:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from exectrail.compliance.model import (
     HostReport,
     HostState,
@@ -24,6 +26,7 @@ from exectrail.compliance.verdict import build_report
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "reports"
 GOLDEN = Path(__file__).parent / "golden"
 STARTED = dt.datetime(2026, 11, 20, 10, 0, 3, tzinfo=dt.UTC)
+FINISHED = STARTED + dt.timedelta(seconds=7)
 
 HOSTILE = (
     "\x1b[31mred\x1b[0m",
@@ -67,12 +70,8 @@ def result(status: str = "fail", **changes: Any) -> Result:
 
 
 def node(*results: Result, host: str = "node1", **changes: Any) -> HostReport:
-    named = tuple(Result(**{**fields(each), "host": host}) for each in results)
+    named = tuple(msgspec.structs.replace(each, host=host) for each in results)
     return HostReport(**{"host": host, "state": HostState.CHECKED, "results": named, **changes})
-
-
-def fields(struct: Any) -> dict[str, Any]:
-    return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
 def report(*nodes: HostReport, gates: str = "blocker major", **changes: Any) -> Report:
@@ -81,7 +80,7 @@ def report(*nodes: HostReport, gates: str = "blocker major", **changes: Any) -> 
     settings = {
         "run_id": "r1",
         "started": STARTED,
-        "finished": STARTED + dt.timedelta(seconds=7),
+        "finished": FINISHED,
         "strict": False,
         **changes,
     }

@@ -131,6 +131,7 @@ def test_an_audit_sensor_is_kept_where_bpf_can_not_work() -> None:
         ("1.1.0", False, "upgrade", False),
         ("1.2.0rc1", False, "upgrade", False),
         ("1.2.0", False, "upgrade", False),
+        ("1.2.0+here", False, "upgrade", False),
         ("1.10.0", False, "downgrade", True),
         ("1.10.0", True, "downgrade", False),
         ("unknown", False, "upgrade", False),

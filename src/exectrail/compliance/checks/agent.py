@@ -21,7 +21,6 @@ from exectrail.compliance.items.installed import (
     AgentStatus,
     Owned,
 )
-from exectrail.compliance.model import Status
 
 _STOPPED = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead", "X": "dead"}
 _JUST_STARTED = 10.0
@@ -45,10 +44,10 @@ def installed(items: Items) -> Outcome:
     """Ask systemd for the unit."""
     unit = items[AGENT_UNIT]
     if unit is None:
-        return Outcome(Status.FAIL, "no systemd", "systemd does not run this node.")
+        return Outcome.failed("no systemd", "systemd does not run this node.")
     if unit.load != "loaded":
-        return Outcome(Status.FAIL, unit.load, f"The agent's unit is {unit.load}.")
-    return Outcome(Status.PASS, unit.load, "The agent's unit is there.")
+        return Outcome.failed(unit.load, f"The agent's unit is {unit.load}.")
+    return Outcome.passed(unit.load, "The agent's unit is there.")
 
 
 @plain_check(
@@ -65,22 +64,20 @@ def active(items: Items) -> Outcome:
     unit = items[AGENT_UNIT]
     state = f"{unit.active} ({unit.sub})" if unit else ""
     if unit is None or (unit.active, unit.sub) != ("active", "running"):
-        return Outcome(Status.FAIL, state, f"The agent's unit is {state}.")
+        return Outcome.failed(state, f"The agent's unit is {state}.")
     process = items[AGENT_PROCESS]
     if process is None:
-        return Outcome(Status.FAIL, "no process", "The agent's main process is gone.")
+        return Outcome.failed("no process", "The agent's main process is gone.")
     if process.state in _STOPPED:
         told = _STOPPED[process.state]
-        return Outcome(Status.FAIL, told, f"The agent's process {process.pid} is {told}.")
+        return Outcome.failed(told, f"The agent's process {process.pid} is {told}.")
     if unit.restarts and process.age < _JUST_STARTED:
         seen = f"{unit.restarts} restarts, the last one {process.age:.0f} s ago"
-        return Outcome(
-            Status.FAIL, seen, "The agent has ended, and systemd has just started it again."
-        )
+        return Outcome.failed(seen, "The agent has ended, and systemd has just started it again.")
     seen = f"{state}, process {process.pid}"
     if unit.enabled != "enabled":
-        return Outcome(Status.WARN, f"{seen}, {unit.enabled}", "It won't start at the next boot.")
-    return Outcome(Status.PASS, seen, "The agent runs.")
+        return Outcome.warned(f"{seen}, {unit.enabled}", "It won't start at the next boot.")
+    return Outcome.passed(seen, "The agent runs.")
 
 
 @plain_check(
@@ -94,19 +91,16 @@ def sees(items: Items) -> Outcome:
     if test is None:
         raise Unreadable(SELF_TEST.name, "the agent was not asked: it did not run")
     if test.problem:
-        return Outcome(
-            Status.FAIL,
-            test.problem,
-            f"The agent can't be asked for its self-test: {test.problem}.",
+        return Outcome.failed(
+            test.problem, f"The agent can't be asked for its self-test: {test.problem}."
         )
     if test.seen is None:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             "nothing seen",
             "The agent was asked for its self-test, and did not see its own program: it is blind.",
         )
     seen = f"seen after {max(0.0, test.seen - test.asked):.1f} s"
-    return Outcome(Status.PASS, seen, "The agent has seen a program that it was asked to start.")
+    return Outcome.passed(seen, "The agent has seen a program that it was asked to start.")
 
 
 @plain_check(
@@ -122,22 +116,22 @@ def log(items: Items) -> Outcome:
     test, found, config = items[SELF_TEST], items[AGENT_LOG], items[AGENT_CONFIG]
     if not (test and test.recorded):
         why = f" The agent says: {listing(said)}." if (said := _reasons(items)) else ""
-        return Outcome(
-            Status.FAIL, "no record", f"The self-test is not in {config.folder}/advaudit.log.{why}"
+        return Outcome.failed(
+            "no record", f"The self-test is not in {config.folder}/advaudit.log.{why}"
         )
     if found is None:
-        return Outcome(Status.FAIL, "no folder", f"There is no folder {config.folder}.")
+        return Outcome.failed("no folder", f"There is no folder {config.folder}.")
     wrong = [f"{found.path} has {told}" for told in open_to(found.folder, "folder")]
     wrong += [f"{file.name} has {told}" for file in found.files for told in open_to(file, "file")]
     if wrong:
-        return Outcome(
-            Status.FAIL, listing(wrong), "Others than root can get at the agent's log, or own it."
+        return Outcome.failed(
+            listing(wrong), "Others than root can get at the agent's log, or own it."
         )
     cap = config.max_size_mb * config.max_files
     seen = f"{found.held / 1e6:.1f} of {cap} MB in {found.path}"
     if found.held > cap * 1_000_000:
-        return Outcome(Status.FAIL, seen, "The agent's log is larger than it may be.")
-    return Outcome(Status.PASS, seen, "The self-test is in the log, which is for root alone.")
+        return Outcome.failed(seen, "The agent's log is larger than it may be.")
+    return Outcome.passed(seen, "The self-test is in the log, which is for root alone.")
 
 
 def open_to(found: Owned, kind: str) -> list[str]:
@@ -154,10 +148,10 @@ def open_to(found: Owned, kind: str) -> list[str]:
 def healthy(items: Items) -> Outcome:
     """Take the agent at its word; past losses are agent.losses' business."""
     if reasons := _reasons(items):
-        return Outcome(
-            Status.FAIL, "degraded", f"The agent says that it is degraded: {listing(reasons)}."
+        return Outcome.failed(
+            "degraded", f"The agent says that it is degraded: {listing(reasons)}."
         )
-    return Outcome(Status.PASS, "healthy", "The agent says that it is healthy.")
+    return Outcome.passed("healthy", "The agent says that it is healthy.")
 
 
 @plain_check(
@@ -173,15 +167,15 @@ def losses(items: Items) -> Outcome:
     """
     found = items[LOSSES]
     if not found.causes:
-        return Outcome(Status.PASS, "none", "Nothing was lost in the last day.")
+        return Outcome.passed("none", "Nothing was lost in the last day.")
     seen = ", ".join(f"{cause} {count}" for cause, count in sorted(found.causes.items()))
     if found.newest is None:
         raise Unreadable(LOSSES.name, "losses without a time")
     age = items[NOW] - found.newest
     if age < _LOSING and not set(found.causes) <= set(_OVER):
-        return Outcome(Status.FAIL, seen, f"The agent is losing what happens: {seen}.")
-    return Outcome(
-        Status.WARN, seen, f"The log has lost something in the last day ({seen}); not any more."
+        return Outcome.failed(seen, f"The agent is losing what happens: {seen}.")
+    return Outcome.warned(
+        seen, f"The log has lost something in the last day ({seen}); not any more."
     )
 
 
@@ -194,25 +188,21 @@ def program(items: Items) -> Outcome:
     """Compare the program's sha256 with the name of its folder, and its age with the process's."""
     found = items[AGENT_PROGRAM]
     if found is None:
-        return Outcome(
-            Status.FAIL, "none", "There is no program at /usr/lib/exectrail-agent/current."
-        )
+        return Outcome.failed("none", "There is no program at /usr/lib/exectrail-agent/current.")
     meant = found.folder.rpartition("-")[2]
     if len(meant) != _DIGITS or not found.sha256.startswith(meant):
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             f"sha256 {found.sha256[:_DIGITS]} in {found.folder}",
             f"{found.path} is not the program that was installed.",
         )
     process, status = items[AGENT_PROCESS], items[AGENT_STATUS]
     runs = process is not None and status is not None and process.pid == status.pid
     if runs and status is not None and status.started < found.written:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             f"started {found.written - status.started:.0f} s before {found.folder} was installed",
             "The agent that runs is an older one than is installed.",
         )
-    return Outcome(Status.PASS, found.folder, "The program is the one that was installed.")
+    return Outcome.passed(found.folder, "The program is the one that was installed.")
 
 
 @check("agent.sensor", ExecSensor, after=("agent.active",))
@@ -223,15 +213,15 @@ def sensor(items: Items, parameters: ExecSensor) -> Outcome:
     """
     used = _status(items).sensor
     if used == "bpf":
-        return Outcome(Status.PASS, used, "The agent uses the bpf sensor.")
+        return Outcome.passed(used, "The agent uses the bpf sensor.")
     if used != "audit":
-        return Outcome(Status.FAIL, used, f"The agent uses a sensor that is not known: {used!r}.")
+        return Outcome.failed(used, f"The agent uses a sensor that is not known: {used!r}.")
     better = choose(items, parameters)
     if better.name == "bpf":
-        return Outcome(
-            Status.WARN, used, "The agent uses the audit sensor, though the bpf sensor could run."
+        return Outcome.warned(
+            used, "The agent uses the audit sensor, though the bpf sensor could run."
         )
-    return Outcome(Status.PASS, used, "The agent uses the audit sensor, as this node needs it.")
+    return Outcome.passed(used, "The agent uses the audit sensor, as this node needs it.")
 
 
 @plain_check(
@@ -246,21 +236,17 @@ def canary(items: Items) -> Outcome:
     """
     wanted = items.variables.get("canary")
     if not wanted:
-        return Outcome(Status.SKIP, "not asked for", "There was no canary pod on this node.")
+        return Outcome.skipped("not asked for", "There was no canary pod on this node.")
     if not isinstance(wanted, Mapping):
         raise Unreadable("variable canary", f"not a canary pod but {wanted!r}")
     if wanted.get("problem"):
-        return Outcome(
-            Status.FAIL,
-            "not entered",
-            f"The canary pod could not be entered: {wanted['problem']}.",
+        return Outcome.failed(
+            "not entered", f"The canary pod could not be entered: {wanted['problem']}."
         )
     found = items[ENTERED]
     if found is None:
-        return Outcome(
-            Status.FAIL,
-            "no record",
-            f"The agent has not recorded the exec into {wanted.get('pod')}.",
+        return Outcome.failed(
+            "no record", f"The agent has not recorded the exec into {wanted.get('pod')}."
         )
     meant = {
         name: str(wanted[name]) for name in ("namespace", "pod", "container") if wanted.get(name)
@@ -274,11 +260,11 @@ def canary(items: Items) -> Outcome:
     if str(wanted.get("mark")) not in found.command:
         wrong.append("another command")
     if wrong:
-        return Outcome(
-            Status.FAIL, listing(wrong), "The agent has recorded the exec wrongly or not at all."
+        return Outcome.failed(
+            listing(wrong), "The agent has recorded the exec wrongly or not at all."
         )
     seen = f"{found.entry} into {found.namespace}/{found.pod}, {found.container}"
-    return Outcome(Status.PASS, seen, "The agent has recorded the exec into the canary pod.")
+    return Outcome.passed(seen, "The agent has recorded the exec into the canary pod.")
 
 
 def _status(items: Items) -> AgentStatus:

@@ -26,7 +26,6 @@ from exectrail.compliance.items.installed import (
     ClusterNode,
 )
 from exectrail.compliance.items.node import DISTRIBUTION, KUBELET, ROLE
-from exectrail.compliance.model import Status
 
 T = TypeVar("T")
 
@@ -58,12 +57,10 @@ def server(items: Items) -> Outcome:
         return obstacle
     running = items[API_SERVER]
     if running is None:
-        return Outcome(Status.FAIL, "no process", "No API server runs on this master.")
+        return Outcome.failed("no process", "No API server runs on this master.")
     applied = items[APPLIED]
     if applied is None:
-        return Outcome(
-            Status.FAIL, "no roll-out", "No audit policy has been rolled out to this master."
-        )
+        return Outcome.failed("no roll-out", "No audit policy has been rolled out to this master.")
     meant = _flags(applied)
     differing = [
         f"--{name} is {running.flags.get(name, 'missing')}, not {meant.get(name, 'to be there')}"
@@ -71,13 +68,12 @@ def server(items: Items) -> Outcome:
         if running.flags.get(name) != meant.get(name)
     ]
     if differing:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             listing(differing),
             "The API server runs with other audit settings than were rolled out.",
         )
     seen = f"{len(meant)} flags as rolled out"
-    return Outcome(Status.PASS, seen, "The API server runs with the audit settings rolled out.")
+    return Outcome.passed(seen, "The API server runs with the audit settings rolled out.")
 
 
 @plain_check(
@@ -93,21 +89,18 @@ def policy(items: Items) -> Outcome:
     """
     found = items[POLICY]
     if found is None:
-        return Outcome(Status.FAIL, "no file", "The policy file is gone.")
+        return Outcome.failed("no file", "The policy file is gone.")
     applied, running = _there(items, APPLIED), _there(items, API_SERVER)
     if found.sha256 != applied.policy_sha256:
-        return Outcome(
-            Status.FAIL,
-            f"sha256 {found.sha256[:12]}",
-            f"{found.path} is not the policy that was rolled out.",
+        return Outcome.failed(
+            f"sha256 {found.sha256[:12]}", f"{found.path} is not the policy that was rolled out."
         )
     if found.written > applied.written and found.written > running.started:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             f"written {found.written - running.started:.0f} s after the start of the server",
             f"{found.path} was written after the API server has read it.",
         )
-    return Outcome(Status.PASS, f"sha256 {found.sha256[:12]}", "The policy is the one rolled out.")
+    return Outcome.passed(f"sha256 {found.sha256[:12]}", "The policy is the one rolled out.")
 
 
 @plain_check(
@@ -132,16 +125,14 @@ def record(items: Items) -> Outcome:
         elif each.level:
             recorded.append(told)
     if wrong:
-        return Outcome(
-            Status.FAIL,
-            listing(wrong),
-            "The audit log does not tell of our requests what the policy says.",
+        return Outcome.failed(
+            listing(wrong), "The audit log does not tell of our requests what the policy says."
         )
     if not recorded:
-        return Outcome(
-            Status.WARN, "nothing to record", "The policy records none of our harmless requests."
+        return Outcome.warned(
+            "nothing to record", "The policy records none of our harmless requests."
         )
-    return Outcome(Status.PASS, listing(recorded), "The audit log tells of our requests.")
+    return Outcome.passed(listing(recorded), "The audit log tells of our requests.")
 
 
 @plain_check(
@@ -156,24 +147,24 @@ def log(items: Items) -> Outcome:
     """
     found, running = items[AUDIT_LOG], _there(items, API_SERVER)
     if found is None:
-        return Outcome(Status.FAIL, "no file", "The API server writes its audit log to no file.")
+        return Outcome.failed("no file", "The API server writes its audit log to no file.")
     if found.folder is None or found.file is None:
-        return Outcome(Status.FAIL, "no log", f"There is no {found.path}.")
+        return Outcome.failed("no log", f"There is no {found.path}.")
     wrong = [f"the folder has {told}" for told in open_to(found.folder, "folder")]
     wrong += [f"the log has {told}" for told in open_to(found.file, "file")]
     if wrong:
-        return Outcome(
-            Status.FAIL, listing(wrong), "Others than root can get at the audit log, or own it."
+        return Outcome.failed(
+            listing(wrong), "Others than root can get at the audit log, or own it."
         )
     size = _number(running, "audit-log-maxsize") or _DEFAULT_MAXSIZE
     backups = _number(running, "audit-log-maxbackup")
     if not backups:
-        return Outcome(Status.FAIL, "no limit", "Nothing limits how many audit logs are kept.")
+        return Outcome.failed("no limit", "Nothing limits how many audit logs are kept.")
     cap = (backups + 1) * size
     seen = f"{found.held / _MEBIBYTE:.1f} of {cap} MiB"
     if found.held > cap * _MEBIBYTE:
-        return Outcome(Status.FAIL, seen, "The audit log is larger than it may be.")
-    return Outcome(Status.PASS, seen, "The audit log is for root alone and within its cap.")
+        return Outcome.failed(seen, "The audit log is larger than it may be.")
+    return Outcome.passed(seen, "The audit log is for root alone and within its cap.")
 
 
 @plain_check(
@@ -189,12 +180,12 @@ def nodes(items: Items) -> Outcome:
         return obstacle
     known = items.variables.get("inventory_addresses")
     if known is None:
-        return Outcome(Status.SKIP, "no inventory", "The inventory is not in the evidence.")
+        return Outcome.skipped("no inventory", "The inventory is not in the evidence.")
     if not isinstance(known, list | tuple):
         raise Unreadable("variable inventory_addresses", f"not a list but {known!r}")
     listed = _nodes_or_none(items)
     if listed is None:
-        return Outcome(Status.SKIP, "no list", "The API server here can't be asked for its nodes.")
+        return Outcome.skipped("no list", "The API server here can't be asked for its nodes.")
     names = {str(each).lower() for each in known}
     strangers = sorted(
         node.name
@@ -202,29 +193,25 @@ def nodes(items: Items) -> Outcome:
         if not names & {each.lower() for each in (node.name, *node.addresses)}
     )
     if strangers:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             listing(strangers),
             f"{len(strangers)} of {len(listed)} nodes of the cluster are not in the inventory, so "
             "nobody has given them an agent.",
         )
-    return Outcome(
-        Status.PASS, f"{len(listed)} nodes", "Every node of the cluster is in the inventory."
-    )
+    return Outcome.passed(f"{len(listed)} nodes", "Every node of the cluster is in the inventory.")
 
 
 def _no_master(items: Items) -> Outcome | None:
     """Say why the node is no master whose audit could be judged; None if it is one."""
     running = items[API_SERVER]
     if running is None and items[KUBELET] is None:
-        return Outcome(Status.SKIP, "no Kubernetes", "There is no Kubernetes on this node.")
+        return Outcome.skipped("no Kubernetes", "There is no Kubernetes on this node.")
     group = str(items.variables.get("masters_group") or "masters")
     if running is None and group not in items.groups and items[ROLE] != "master":
-        return Outcome(Status.SKIP, "no master", "This node is no master.")
+        return Outcome.skipped("no master", "This node is no master.")
     distribution = items[DISTRIBUTION]
     if distribution in _NO_STATIC_POD:
-        return Outcome(
-            Status.SKIP,
+        return Outcome.skipped(
             distribution,
             f"The API server of {distribution} is no static pod: no audit policy is rolled out.",
         )

@@ -16,7 +16,6 @@ from exectrail.compliance.items.node import (
     OS_RELEASE,
     ROLE,
 )
-from exectrail.compliance.model import Status
 from exectrail.versions import VersionText, required
 
 ANY = "*"
@@ -48,15 +47,15 @@ def cluster_version(items: Items, parameters: ClusterVersion) -> Outcome:
     """
     version = items[KUBERNETES_VERSION]
     if version is None:
-        return Outcome(Status.SKIP, "no kubelet", "There is no kubelet on this node yet.")
+        return Outcome.skipped("no kubelet", "There is no kubelet on this node yet.")
     system = items[OS_RELEASE].get("ID", DEFAULT_ID)
     minimum = parameters.minimum.get(system, parameters.minimum.get(ANY))
     seen = f"Kubernetes {version} on {system}"
     if minimum is None:
-        return Outcome(Status.SKIP, seen, f"No minimum is stated for {system!r}.")
+        return Outcome.skipped(seen, f"No minimum is stated for {system!r}.")
     if observed(version, KUBERNETES_VERSION.name) >= required(minimum):
-        return Outcome(Status.PASS, seen, f"Kubernetes {version} is not older than {minimum}.")
-    return Outcome(Status.FAIL, seen, f"Kubernetes {version} is older than {minimum}.")
+        return Outcome.passed(seen, f"Kubernetes {version} is not older than {minimum}.")
+    return Outcome.failed(seen, f"Kubernetes {version} is older than {minimum}.")
 
 
 class ClusterType(Parameters, frozen=True):
@@ -85,38 +84,34 @@ def cluster_type(items: Items, parameters: ClusterType) -> Outcome:
         raise Unreadable(VARIABLE, f"the host variable is not text but {declared!r}")
     seen = f"declared {declared}"
     if declared not in parameters.supported:
-        return Outcome(Status.FAIL, seen, f"The cluster type {declared!r} is not supported.")
+        return Outcome.failed(seen, f"The cluster type {declared!r} is not supported.")
     if items[KUBELET] is None:
-        return Outcome(Status.PASS, seen, "It is declared; there is no kubelet yet to compare.")
+        return Outcome.passed(seen, "It is declared; there is no kubelet yet to compare.")
     distribution, role = items[DISTRIBUTION], items[ROLE]
     seen += f"; found {distribution}, {role}"
     if _foreign(distribution):
-        return Outcome(
-            Status.FAIL, seen, f"The node runs {distribution}, not {declared} as declared."
-        )
+        return Outcome.failed(seen, f"The node runs {distribution}, not {declared} as declared.")
     if declared.startswith("managed") and role == "master":
-        return Outcome(
-            Status.FAIL, seen, f"The node has a control plane, so the cluster is not {declared}."
+        return Outcome.failed(
+            seen, f"The node has a control plane, so the cluster is not {declared}."
         )
-    return Outcome(Status.PASS, seen, f"The cluster is {declared}, as declared.")
+    return Outcome.passed(seen, f"The cluster is {declared}, as declared.")
 
 
 def _derived(items: Items, parameters: ClusterType) -> Outcome:
     if items[KUBELET] is None:
-        return Outcome(Status.SKIP, "no kubelet", "There is no kubelet on this node yet.")
+        return Outcome.skipped("no kubelet", "There is no kubelet on this node yet.")
     distribution = items[DISTRIBUTION]
     if _foreign(distribution) or distribution == "kubeadm":
-        return Outcome(
-            Status.FAIL,
-            distribution,
-            f"This is a cluster of {distribution}; if it is one of ACK, {_DECLARE}.",
+        return Outcome.failed(
+            distribution, f"This is a cluster of {distribution}; if it is one of ACK, {_DECLARE}."
         )
     if distribution == "ack" and items[ROLE] == "master":
         if "dedicated" in parameters.supported:
-            return Outcome(
-                Status.PASS, "ack, master", "ACK with a control plane on the node is dedicated."
+            return Outcome.passed(
+                "ack, master", "ACK with a control plane on the node is dedicated."
             )
-        return Outcome(Status.FAIL, "ack, master", "The cluster type 'dedicated' is not supported.")
+        return Outcome.failed("ack, master", "The cluster type 'dedicated' is not supported.")
     raise Unreadable(
         VARIABLE,
         "a node does not show its cluster's type, and it is not declared",

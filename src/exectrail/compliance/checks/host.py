@@ -9,7 +9,6 @@ import msgspec
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
 from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.items.node import CLOCK, LOG_DISK, PYTHONS, SYSTEMD_VERSION
-from exectrail.compliance.model import Status
 from exectrail.versions import VersionText, parse, required
 
 Amount = Annotated[int, msgspec.Meta(ge=0)]
@@ -20,9 +19,7 @@ class Python(Parameters, frozen=True):
 
     minimum: VersionText = "3.8"
 
-    def expected(self) -> str:
-        """Name the version."""
-        return f"a Python {self.minimum} or later"
+    expects = "a Python {minimum} or later"
 
 
 @check("node.python", Python)
@@ -32,10 +29,10 @@ def python(items: Items, parameters: Python) -> Outcome:
     seen = listing([f"{found.version} ({found.path})" for found in interpreters]) or "none"
     versions = [parse(found.version) for found in interpreters]
     if any(version and version >= required(parameters.minimum) for version in versions):
-        return Outcome(Status.PASS, seen, f"There is a Python {parameters.minimum} or later.")
+        return Outcome.passed(seen, f"There is a Python {parameters.minimum} or later.")
     if None in versions:
         raise Unreadable(PYTHONS.name, f"the version of an interpreter is none: {seen}")
-    return Outcome(Status.FAIL, seen, f"There is no Python {parameters.minimum} or later.")
+    return Outcome.failed(seen, f"There is no Python {parameters.minimum} or later.")
 
 
 class Systemd(Parameters, frozen=True):
@@ -43,9 +40,7 @@ class Systemd(Parameters, frozen=True):
 
     minimum: Amount = 239
 
-    def expected(self) -> str:
-        """Name the version."""
-        return f"systemd {self.minimum} or later"
+    expects = "systemd {minimum} or later"
 
 
 @check("node.systemd", Systemd)
@@ -53,12 +48,12 @@ def systemd(items: Items, parameters: Systemd) -> Outcome:
     """Compare the version; a node without systemd fails."""
     version = items[SYSTEMD_VERSION]
     if version is None:
-        return Outcome(Status.FAIL, "none", "The node does not run systemd.")
+        return Outcome.failed("none", "The node does not run systemd.")
     if version < parameters.minimum:
-        return Outcome(
-            Status.FAIL, str(version), f"systemd {version} is older than {parameters.minimum}."
+        return Outcome.failed(
+            str(version), f"systemd {version} is older than {parameters.minimum}."
         )
-    return Outcome(Status.PASS, str(version), f"systemd {version} is new enough.")
+    return Outcome.passed(str(version), f"systemd {version} is new enough.")
 
 
 @plain_check("node.clock", "a synchronised clock")
@@ -67,8 +62,8 @@ def clock(items: Items) -> Outcome:
     state = items[CLOCK]
     by = f"by {state.by}" if state.by else "by nothing that is known"
     if state.synchronised:
-        return Outcome(Status.PASS, f"synchronised, {by}", "The clock is synchronised.")
-    return Outcome(Status.FAIL, f"not synchronised, {by}", "The clock is not synchronised.")
+        return Outcome.passed(f"synchronised, {by}", "The clock is synchronised.")
+    return Outcome.failed(f"not synchronised, {by}", "The clock is not synchronised.")
 
 
 class LogSpace(Parameters, frozen=True):
@@ -100,10 +95,10 @@ def log_space(items: Items, parameters: LogSpace) -> Outcome:
         if missing
     ]
     if scarce:
-        return Outcome(
-            Status.FAIL, seen, f"{disk.path} has too few {' and '.join(scarce)} left for the logs."
+        return Outcome.failed(
+            seen, f"{disk.path} has too few {' and '.join(scarce)} left for the logs."
         )
-    return Outcome(Status.PASS, seen, f"{disk.path} has room for the logs.")
+    return Outcome.passed(seen, f"{disk.path} has room for the logs.")
 
 
 def _mebibytes(count: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from exectrail.compliance.checks.registry import Outcome, Parameters, check
 from exectrail.compliance.items.access import Items, observed
 from exectrail.compliance.items.node import KERNEL_RELEASE
-from exectrail.compliance.model import Status
 from exectrail.versions import VersionText, required
 
 
@@ -28,9 +27,5 @@ def kernel_version(items: Items, parameters: KernelVersion) -> Outcome:
     """
     release = items[KERNEL_RELEASE]
     if observed(release, KERNEL_RELEASE.name) > required(parameters.later_than):
-        return Outcome(
-            Status.PASS, release, f"Kernel {release} is later than {parameters.later_than}."
-        )
-    return Outcome(
-        Status.FAIL, release, f"Kernel {release} is not later than {parameters.later_than}."
-    )
+        return Outcome.passed(release, f"Kernel {release} is later than {parameters.later_than}.")
+    return Outcome.failed(release, f"Kernel {release} is not later than {parameters.later_than}.")

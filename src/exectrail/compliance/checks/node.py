@@ -8,7 +8,6 @@ from exectrail.compliance.checks.registry import Outcome, Parameters, check, pla
 from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.items.installed import KUBELET_UNIT, NOW
 from exectrail.compliance.items.node import KUBELET
-from exectrail.compliance.model import Status
 
 
 @plain_check(
@@ -19,16 +18,16 @@ def kubelet(items: Items) -> Outcome:
     """Ask systemd for the kubelet's unit; where it has none, look for the process."""
     found = items[KUBELET]
     if found is None:
-        return Outcome(Status.SKIP, "no kubelet", "There is no kubelet on this node.")
+        return Outcome.skipped("no kubelet", "There is no kubelet on this node.")
     unit = items[KUBELET_UNIT]
     if unit is not None and unit.load == "loaded":
         state = f"{unit.active} ({unit.sub})"
         if unit.active != "active":
-            return Outcome(Status.FAIL, state, f"The kubelet's unit is {state}.")
-        return Outcome(Status.PASS, state, "The kubelet runs.")
+            return Outcome.failed(state, f"The kubelet's unit is {state}.")
+        return Outcome.passed(state, "The kubelet runs.")
     if not found.running:
-        return Outcome(Status.FAIL, "no process", "The kubelet does not run.")
-    return Outcome(Status.PASS, "a process", "The kubelet runs.")
+        return Outcome.failed("no process", "The kubelet does not run.")
+    return Outcome.passed("a process", "The kubelet runs.")
 
 
 class ClockOffset(Parameters, frozen=True):
@@ -36,9 +35,7 @@ class ClockOffset(Parameters, frozen=True):
 
     seconds: float = 30.0
 
-    def expected(self) -> str:
-        """Name the limit."""
-        return f"a clock within {self.seconds:g} s of the controller's"
+    expects = "a clock within {seconds:g} s of the controller's"
 
 
 @check("node.clock-offset", ClockOffset)
@@ -46,19 +43,17 @@ def clock_offset(items: Items, parameters: ClockOffset) -> Outcome:
     """Compare the node's clock with the controller's before it was asked and after the answer."""
     asked, answered = items.variables.get("asked"), items.variables.get("answered")
     if asked is None or answered is None:
-        return Outcome(
-            Status.SKIP, "not noted", "The controller's clock at the time is not in the evidence."
+        return Outcome.skipped(
+            "not noted", "The controller's clock at the time is not in the evidence."
         )
     earliest, latest = _moment("asked", asked), _moment("answered", answered)
     now = items[NOW]
     off = min(0.0, now - earliest) + max(0.0, now - latest)
     if abs(off) > parameters.seconds:
-        return Outcome(
-            Status.FAIL,
-            f"{off:+.1f} s",
-            f"The node's clock differs from the controller's by {off:+.0f} s.",
+        return Outcome.failed(
+            f"{off:+.1f} s", f"The node's clock differs from the controller's by {off:+.0f} s."
         )
-    return Outcome(Status.PASS, f"within {abs(off):.1f} s", "The node's clock is right.")
+    return Outcome.passed(f"within {abs(off):.1f} s", "The node's clock is right.")
 
 
 def _moment(name: str, value: object) -> float:

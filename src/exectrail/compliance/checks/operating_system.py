@@ -9,7 +9,6 @@ import msgspec
 from exectrail.compliance.checks.registry import Outcome, Parameters, check
 from exectrail.compliance.items.access import Items
 from exectrail.compliance.items.node import OS_RELEASE
-from exectrail.compliance.model import Status
 
 DEFAULT_ID = "linux"
 """What os-release(5) says an operating system without ID is."""
@@ -34,17 +33,16 @@ def os_family(items: Items, parameters: OsFamily) -> Outcome:
     system = release.get("ID", DEFAULT_ID)
     observed = f"{release.get('PRETTY_NAME', system)} (ID={system})"
     if system in parameters.supported:
-        return Outcome(Status.PASS, observed, f"{parameters.supported[system]} is supported.")
+        return Outcome.passed(observed, f"{parameters.supported[system]} is supported.")
     origins = [name for name in release.get("ID_LIKE", "").split() if name in parameters.supported]
     if not origins:
-        return Outcome(
-            Status.FAIL, observed, f"The operating system {system!r} is none of the supported ones."
+        return Outcome.failed(
+            observed, f"The operating system {system!r} is none of the supported ones."
         )
     origin = parameters.supported[origins[0]]
     if parameters.derivatives:
-        return Outcome(Status.PASS, observed, f"{system!r} is derived from {origin}.")
-    return Outcome(
-        Status.FAIL,
+        return Outcome.passed(observed, f"{system!r} is derived from {origin}.")
+    return Outcome.failed(
         observed,
         f"The operating system {system!r} is derived from {origin} (ID_LIKE), but is not {origin}.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -20,13 +20,35 @@ class Outcome(NamedTuple):
     observed: str
     message: str
 
+    @classmethod
+    def passed(cls, observed: str, message: str) -> Outcome:
+        """Say that the node is as it should be."""
+        return cls(Status.PASS, observed, message)
+
+    @classmethod
+    def failed(cls, observed: str, message: str) -> Outcome:
+        """Say that it is not."""
+        return cls(Status.FAIL, observed, message)
+
+    @classmethod
+    def warned(cls, observed: str, message: str) -> Outcome:
+        """Say that it is, but that somebody should look."""
+        return cls(Status.WARN, observed, message)
+
+    @classmethod
+    def skipped(cls, observed: str, message: str) -> Outcome:
+        """Say that it is not for this node to be so."""
+        return cls(Status.SKIP, observed, message)
+
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a requirements file can set for a check."""
+    """What a requirements file can set for a check; `expects` may name it in braces."""
+
+    expects: ClassVar[str] = ""
 
     def expected(self) -> str:
         """Say what a fit node shows, given these parameters."""
-        raise NotImplementedError
+        return self.expects.format_map(msgspec.structs.asdict(self))
 
 
 P = TypeVar("P", bound=Parameters)
@@ -83,9 +105,7 @@ def _obstacle(items: Items, earlier: str) -> Outcome | None:
         return None
     if outcome and outcome.status is Status.SKIP:
         return outcome
-    return Outcome(
-        Status.SKIP, f"{earlier} does not pass", f"It can't be said before {earlier} passes."
-    )
+    return Outcome.skipped(f"{earlier} does not pass", f"It can't be said before {earlier} passes.")
 
 
 def plain_check(
@@ -96,7 +116,7 @@ def plain_check(
         "".join(word.title() for word in re.split("[.-]", check_id)),
         (),
         bases=(Parameters,),
-        namespace={"__doc__": "Nothing to set.", "expected": lambda _: expected},
+        namespace={"__doc__": "Nothing to set.", "expects": expected},
         module=__name__,
         frozen=True,
         kw_only=True,

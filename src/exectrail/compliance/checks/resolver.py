@@ -7,7 +7,6 @@ import posixpath
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
 from exectrail.compliance.items.access import Items, Unreadable
 from exectrail.compliance.items.node import MANAGER, NAMESERVERS, RESOLV_CONF, Nameserver
-from exectrail.compliance.model import Status
 
 _FILE = "/etc/resolv.conf"
 
@@ -17,9 +16,7 @@ class ResolvConfTarget(Parameters, frozen=True):
 
     target: str = "/run/systemd/resolve/stub-resolv.conf"
 
-    def expected(self) -> str:
-        """Name the target."""
-        return f"{_FILE} is a symlink that leads to {self.target}"
+    expects = _FILE + " is a symlink that leads to {target}"
 
 
 @check("node.resolv-conf", ResolvConfTarget)
@@ -27,22 +24,22 @@ def resolv_conf(items: Items, parameters: ResolvConfTarget) -> Outcome:
     """Compare where the symlink leads, not how it is written: relative targets and chains count."""
     conf = items[RESOLV_CONF]
     if conf.type == "missing":
-        return Outcome(Status.FAIL, "missing", f"There is no {_FILE}.")
+        return Outcome.failed("missing", f"There is no {_FILE}.")
     if conf.type != "symlink":
         kind = "regular file" if conf.type == "file" else conf.type
-        return Outcome(Status.FAIL, kind, f"{_FILE} is no symlink ({kind}).")
+        return Outcome.failed(kind, f"{_FILE} is no symlink ({kind}).")
     written = posixpath.normpath(posixpath.join(posixpath.dirname(_FILE), conf.target or ""))
     leads_to = posixpath.normpath(conf.resolved) if conf.resolved else written
     seen = f"symlink to {conf.target}" + ("" if leads_to == conf.target else f", so to {leads_to}")
     if conf.dangling:
         stopped = leads_to == posixpath.normpath(parameters.target)
         why = ": systemd-resolved does not run" if stopped else ""
-        return Outcome(
-            Status.FAIL, f"{seen} (missing)", f"{_FILE} leads to {leads_to}, which is missing{why}."
+        return Outcome.failed(
+            f"{seen} (missing)", f"{_FILE} leads to {leads_to}, which is missing{why}."
         )
     if leads_to != posixpath.normpath(parameters.target):
-        return Outcome(Status.FAIL, seen, f"{_FILE} leads to {leads_to} instead.")
-    return Outcome(Status.PASS, seen, f"{_FILE} leads to {leads_to}.")
+        return Outcome.failed(seen, f"{_FILE} leads to {leads_to} instead.")
+    return Outcome.passed(seen, f"{_FILE} leads to {leads_to}.")
 
 
 @plain_check("node.dns-source", "every nameserver in force was given by DHCP")
@@ -57,8 +54,7 @@ def dns_source(items: Items) -> Outcome:
     judged = [server for server in servers if server.by != _FILE]
     if not judged:
         if _bypassed(items):
-            return Outcome(
-                Status.SKIP,
+            return Outcome.skipped(
                 _shown(servers),
                 f"{_FILE} bypasses systemd-resolved, which node.resolv-conf judges, "
                 "and no link has a nameserver.",
@@ -67,14 +63,12 @@ def dns_source(items: Items) -> Outcome:
     seen = _shown(judged)
     static = [server for server in judged if server.source == "static"]
     if static:
-        return Outcome(
-            Status.FAIL, seen, f"{len(static)} of {len(judged)} nameservers are set by hand."
-        )
+        return Outcome.failed(seen, f"{len(static)} of {len(judged)} nameservers are set by hand.")
     if not judged:
-        return Outcome(Status.FAIL, "none", "No nameserver is in force, from DHCP or otherwise.")
+        return Outcome.failed("none", "No nameserver is in force, from DHCP or otherwise.")
     if any(server.source != "dhcp" for server in judged):
         raise Unreadable(NAMESERVERS.name, f"it is not known where they came from: {seen}")
-    return Outcome(Status.PASS, seen, "DHCP gave every nameserver in force.")
+    return Outcome.passed(seen, "DHCP gave every nameserver in force.")
 
 
 def _bypassed(items: Items) -> bool:

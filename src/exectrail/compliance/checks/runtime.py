@@ -5,7 +5,6 @@ from __future__ import annotations
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing, plain_check
 from exectrail.compliance.items.access import Items, gather
 from exectrail.compliance.items.node import ACCELERATORS, HARDENING, RUNTIMES, Runtime
-from exectrail.compliance.model import Status
 
 
 class ImageAcceleration(Parameters, frozen=True):
@@ -13,9 +12,7 @@ class ImageAcceleration(Parameters, frozen=True):
 
     snapshotters: tuple[str, ...]
 
-    def expected(self) -> str:
-        """Say it."""
-        return "no image acceleration is installed or configured"
+    expects = "no image acceleration is installed or configured"
 
 
 @check("node.image-acceleration", ImageAcceleration)
@@ -35,10 +32,10 @@ def image_acceleration(items: Items, parameters: ImageAcceleration) -> Outcome:
         lambda: [line for runtime in items[RUNTIMES] for line in configured(runtime)],
     )
     if found:
-        return Outcome(Status.FAIL, listing(found), "Image acceleration is on this node.")
+        return Outcome.failed(listing(found), "Image acceleration is on this node.")
     if unreadable:
         raise unreadable
-    return Outcome(Status.PASS, "none", "There is no image acceleration.")
+    return Outcome.passed("none", "There is no image acceleration.")
 
 
 @plain_check("node.security-hardening", "no security hardening product or baseline")
@@ -46,5 +43,5 @@ def security_hardening(items: Items) -> Outcome:
     """Fail on any mark of a hardening product or baseline that the evidence knows."""
     marks = [f"{mark.name}: {mark.where}" for mark in items[HARDENING]]
     if marks:
-        return Outcome(Status.FAIL, listing(marks), "Security hardening was applied to this node.")
-    return Outcome(Status.PASS, "none", "No mark of security hardening was found.")
+        return Outcome.failed(listing(marks), "Security hardening was applied to this node.")
+    return Outcome.passed("none", "No mark of security hardening was found.")

@@ -32,12 +32,10 @@ class ExecSensor(Parameters, frozen=True):
     libbpf: VersionText = "1.0"
     audit_kernel_later_than: VersionText = "4.19"
 
-    def expected(self) -> str:
-        """Say it."""
-        return (
-            f"a sensor: bpf (kernel {self.bpf_kernel} or later with BTF, libbpf {self.libbpf} or "
-            f"later), else audit (kernel later than {self.audit_kernel_later_than})"
-        )
+    expects = (
+        "a sensor: bpf (kernel {bpf_kernel} or later with BTF, libbpf {libbpf} or later), "
+        "else audit (kernel later than {audit_kernel_later_than})"
+    )
 
 
 class Libbpf(Parameters, frozen=True):
@@ -46,9 +44,7 @@ class Libbpf(Parameters, frozen=True):
     minimum: VersionText = "1.0"
     bpf_kernel: VersionText = "5.8"
 
-    def expected(self) -> str:
-        """Name the version."""
-        return f"libbpf {self.minimum} or later, where the kernel takes the bpf sensor"
+    expects = "libbpf {minimum} or later, where the kernel takes the bpf sensor"
 
 
 class Sensor(NamedTuple):
@@ -93,16 +89,16 @@ def libbpf(items: Items, parameters: Libbpf) -> Outcome:
     """Compare the version, unless something about the kernel rules the bpf sensor out anyway."""
     kernel, unreadable = _kernel_obstacles(items, parameters.bpf_kernel)
     if kernel:
-        return Outcome(Status.SKIP, listing(kernel), "The node does not get the bpf sensor.")
+        return Outcome.skipped(listing(kernel), "The node does not get the bpf sensor.")
     missing = _library_obstacles(items, parameters.minimum)
     if unreadable and missing:
         raise unreadable
     found = items[LIBBPF]
     if missing:
         seen = found.path if found else "none"
-        return Outcome(Status.FAIL, seen, f"The bpf sensor can't run: {listing(missing)}.")
+        return Outcome.failed(seen, f"The bpf sensor can't run: {listing(missing)}.")
     seen = f"{found.version} ({found.path})" if found else ""
-    return Outcome(Status.PASS, seen, "libbpf is new enough for the bpf sensor.")
+    return Outcome.passed(seen, "libbpf is new enough for the bpf sensor.")
 
 
 def _old(items: Items, parameters: ExecSensor) -> bool:

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
 from exectrail.compliance.items.access import Items
 from exectrail.compliance.items.node import STATIC_PODS, StaticPod
-from exectrail.compliance.model import Status
 
 
 class StaticPods(Parameters, frozen=True):
@@ -37,7 +36,7 @@ def static_pods(items: Items, parameters: StaticPods) -> Outcome:
     """
     folder = items[STATIC_PODS]
     if folder is None:
-        return Outcome(Status.SKIP, "no folder", "There is no folder of static pods on this node.")
+        return Outcome.skipped("no folder", "There is no folder of static pods on this node.")
     entries = [entry for entry in folder.files if not entry.hidden]
     read = [entry for entry in entries if entry.type in ("file", "symlink")]
     of_pod = Counter(entry.pod for entry in read)
@@ -47,18 +46,15 @@ def static_pods(items: Items, parameters: StaticPods) -> Outcome:
         if (problem := _problem(entry, of_pod, parameters))
     ]
     if foreign:
-        return Outcome(
-            Status.FAIL,
+        return Outcome.failed(
             listing(foreign),
             f"{folder.path} holds what does not belong there: {listing(foreign, most=1)}.",
         )
     ignored = [f"{entry.name} ({entry.type})" for entry in entries if entry not in read]
     if ignored:
-        return Outcome(
-            Status.WARN, listing(ignored), f"{folder.path} holds what the kubelet can't read."
-        )
+        return Outcome.warned(listing(ignored), f"{folder.path} holds what the kubelet can't read.")
     pods = listing([str(entry.pod) for entry in read]) or "empty"
-    return Outcome(Status.PASS, pods, f"{folder.path} holds only what belongs there.")
+    return Outcome.passed(pods, f"{folder.path} holds only what belongs there.")
 
 
 def _problem(entry: StaticPod, of_pod: Counter[str | None], parameters: StaticPods) -> str:

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
 from exectrail.compliance.items.access import Items, Unreadable, gather
 from exectrail.compliance.items.node import FSTAB, MOUNT_UNITS, MOUNTS, STORAGE
-from exectrail.compliance.model import Status
 
 
 class CpfsVolumes(Parameters, frozen=True):
@@ -23,9 +22,7 @@ class CpfsVolumes(Parameters, frozen=True):
     drivers: tuple[str, ...]
     shared_drivers: tuple[str, ...] = ()
 
-    def expected(self) -> str:
-        """Say it."""
-        return "no CPFS volume is mounted, configured or defined"
+    expects = "no CPFS volume is mounted, configured or defined"
 
 
 @check("node.cpfs-volumes", CpfsVolumes)
@@ -82,7 +79,7 @@ def cpfs_volumes(items: Items, parameters: CpfsVolumes) -> Outcome:
         defined,
     )
     if found:
-        return Outcome(Status.FAIL, listing(found), "CPFS is in use on this node.")
+        return Outcome.failed(listing(found), "CPFS is in use on this node.")
     if unreadable:
         raise unreadable
     storage = items[STORAGE]
@@ -92,9 +89,8 @@ def cpfs_volumes(items: Items, parameters: CpfsVolumes) -> Outcome:
         if volume.driver in parameters.shared_drivers and not volume.server
     ]
     if doubtful:
-        return Outcome(
-            Status.WARN,
+        return Outcome.warned(
             listing(doubtful),
             "These volumes may be CPFS: their driver serves other file systems too.",
         )
-    return Outcome(Status.PASS, "none", "No layer shows a CPFS volume.")
+    return Outcome.passed("none", "No layer shows a CPFS volume.")

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from exectrail.compliance.checks.registry import Outcome, Parameters, check, listing
 from exectrail.compliance.items.access import Items, Unreadable, gather
 from exectrail.compliance.items.node import APT, DNF, UNITS, Unit
-from exectrail.compliance.model import Status
 
 _APT_TIMER = "apt-daily-upgrade.timer"
 _DNF_UNITS = ("dnf-automatic.timer", "dnf5-automatic.timer", "yum-cron.service")
@@ -23,9 +22,7 @@ class AutomaticUpgrades(Parameters, frozen=True):
         "zincati.service",
     )
 
-    def expected(self) -> str:
-        """Say it."""
-        return "nothing upgrades the operating system by itself"
+    expects = "nothing upgrades the operating system by itself"
 
 
 class _Half(NamedTuple):
@@ -56,16 +53,15 @@ def automatic_upgrades(items: Items, parameters: AutomaticUpgrades) -> Outcome:
         ],
     )
     if running:
-        return Outcome(Status.FAIL, listing(running), "The operating system will upgrade itself.")
+        return Outcome.failed(listing(running), "The operating system will upgrade itself.")
     if unreadable:
         raise unreadable
     if halves:
-        return Outcome(
-            Status.WARN,
+        return Outcome.warned(
             listing([f"{half.on}, but {half.off}" for half in halves]),
             f"Nothing upgrades now, but only because {halves[0].off}: {halves[0].on}.",
         )
-    return Outcome(Status.PASS, "off", "Nothing upgrades the operating system by itself.")
+    return Outcome.passed("off", "Nothing upgrades the operating system by itself.")
 
 
 def _apt(items: Items, halves: list[_Half]) -> list[str]:

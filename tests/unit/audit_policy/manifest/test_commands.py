@@ -10,7 +10,7 @@ from exectrail.audit_policy.manifest import add, commands
 from exectrail.audit_policy.manifest.settings import Settings
 from exectrail.errors import UsageError
 
-BEFORE = (Path(__file__).with_name("golden") / "kubeadm-1.35.in.yaml").read_text()
+BEFORE = (Path(__file__).with_name("golden") / "kubeadm-1.35.yaml").read_text()
 AFTER = add(BEFORE, Settings(cluster_id="c0ffee"))
 
 

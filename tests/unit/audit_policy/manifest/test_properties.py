@@ -203,6 +203,8 @@ SPLICE = st.text(alphabet="abc:-#&*!|>'\"%@`{}[], \n\t\r\\\ufeff\x85é~01", max_
 @given(st.sampled_from(sorted(GOLDEN.glob("*.yaml"))), st.data())
 def test_damaged_text_is_refused_or_edited_exactly(path: Path, data: st.DataObject) -> None:
     text = path.read_text()
+    if data.draw(st.booleans()):
+        text = add(text, Settings(policy_sha256="3" * 64, cluster_id="c0ffee", take_over=True))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))
         gone = data.draw(st.integers(0, 6))
