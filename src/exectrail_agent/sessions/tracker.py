@@ -20,7 +20,7 @@ from exectrail_agent.sessions.session import Session, State
 from exectrail_agent.sessions.workloads import Workloads
 
 _WAITING = 4096
-_REMEMBERED = 65536
+_REMEMBERED = 8192
 _OTHERS = 16
 _BY_ANOTHER = 0.9
 _ANOTHER = "the container is told by a later program of the session alone"
