@@ -6,9 +6,8 @@ export ANSIBLE_NOCOLOR ?=
 export LC_ALL := C.UTF-8
 export PYTHONDONTWRITEBYTECODE :=
 
-# Probes of emulated machines have seconds to answer, so these have the processors to themselves.
-ALONE := tests/e2e/test_preflight.py
-MACHINES := $(addprefix tests/e2e/test_,lab_vm.py remediate.py verify_vm.py agent_audit.py)
+# Probes of emulated machines have seconds to answer, so these go before all else that waits for a processor.
+MACHINES := $(addprefix tests/e2e/test_,preflight.py preflight_controller.py lab_vm.py remediate.py verify_vm.py agent_audit.py)
 # Long, and made of steps that other tests take too.
 STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py)
 
@@ -56,13 +55,11 @@ test: lint test-unit agent ## Set up everything and pass every gate and test but
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
-	@echo "== end-to-end tests of the preflight on virtual machines"
-	@$(BIN)/pytest $(ALONE)
 	@echo "== end-to-end tests on clusters and, before them in the queue for a processor, on virtual machines"
 	@echo "   (those on clusters show what they say when they end)"
-	@nice -n 5 $(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(ALONE) $(MACHINES) $(STORIES)) --durations=15 \
+	@$(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15 \
 	  > build/clusters.log 2>&1 & clusters=$$!; \
-	  $(BIN)/pytest --durations=15 $(MACHINES); machines=$$?; \
+	  nice -n -15 $(BIN)/pytest --durations=15 $(MACHINES); machines=$$?; \
 	  wait $$clusters; clusters=$$?; cat build/clusters.log; \
 	  exit $$((machines + clusters > 0))
 

@@ -22,7 +22,6 @@ _INTERRUPTED = 99
 def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bool:
     """Run playbook `name` and wait; True if it was interrupted or killed.
 
-    A variable that is None or False, as options are that were not given, is left to the inventory.
     The playbook of a checkout is preferred; an installed package uses that of the collection
     ``exectrail.audit``. What the run found is read from its report, not from an exit status.
     """
@@ -35,16 +34,12 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
         *(sys.executable, "-m", "ansible", "playbook"),
         str(checkout) if checkout.exists() else f"exectrail.audit.{name}",
         *arguments,
-        *("--extra-vars", json.dumps(_given(variables))),
+        *("--extra-vars", json.dumps(dict(variables))),
     ]
     environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "exectrail.audit.progress"}
     if checkout.exists() and not _user_has_configuration():
         environment["ANSIBLE_CONFIG"] = str(_CHECKOUT / "ansible.cfg")
-    # What a script puts into the background ignores Ctrl-C. Ansible must not: so it is ended.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    group = 0 if before is signal.SIG_IGN else None
-    child = subprocess.Popen(command, env=environment, stdin=None, process_group=group)
-    signal.signal(signal.SIGINT, before)
+    child = subprocess.Popen(command, env=environment, stdin=None)
     # Who ends us alone, as a CI server does, means Ansible too.
     signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
     interrupted = False
@@ -56,14 +51,6 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
             interrupted = True
         else:
             return interrupted or status < 0 or status == _INTERRUPTED
-
-
-def _given(variables: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: str(value.absolute()) if isinstance(value, Path) else value
-        for name, value in variables.items()
-        if value is not None and value is not False
-    }
 
 
 def _user_has_configuration() -> bool:
