@@ -22,6 +22,7 @@ _INTERRUPTED = 99
 def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bool:
     """Run playbook `name` and wait; True if it was interrupted or killed.
 
+    A variable that is None or False, as options are that were not given, is left to the inventory.
     The playbook of a checkout is preferred; an installed package uses that of the collection
     ``exectrail.audit``. What the run found is read from its report, not from an exit status.
     """
@@ -34,7 +35,7 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
         *(sys.executable, "-m", "ansible", "playbook"),
         str(checkout) if checkout.exists() else f"exectrail.audit.{name}",
         *arguments,
-        *("--extra-vars", json.dumps(dict(variables))),
+        *("--extra-vars", json.dumps(_given(variables))),
     ]
     environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "exectrail.audit.progress"}
     if checkout.exists() and not _user_has_configuration():
@@ -51,6 +52,14 @@ def run(name: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> bo
             interrupted = True
         else:
             return interrupted or status < 0 or status == _INTERRUPTED
+
+
+def _given(variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in variables.items()
+        if value is not None and value is not False
+    }
 
 
 def _user_has_configuration() -> bool:
