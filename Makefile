@@ -6,7 +6,7 @@ export ANSIBLE_NOCOLOR ?=
 export LC_ALL := C.UTF-8
 export PYTHONDONTWRITEBYTECODE :=
 
-# Probes of emulated machines have seconds to answer, so these go before all else that waits for a processor.
+# Probes of emulated machines have seconds to answer, so no clusters run beside these.
 MACHINES := $(addprefix tests/e2e/test_,preflight.py preflight_controller.py lab_vm.py remediate.py verify_vm.py agent_audit.py)
 # Long, and made of steps that other tests take too.
 STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py)
@@ -55,13 +55,10 @@ test: lint test-unit agent ## Set up everything and pass every gate and test but
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
-	@echo "== end-to-end tests on clusters and, before them in the queue for a processor, on virtual machines"
-	@echo "   (those on clusters show what they say when they end)"
-	@$(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15 \
-	  > build/clusters.log 2>&1 & clusters=$$!; \
-	  nice -n -15 $(BIN)/pytest --durations=15 $(MACHINES); machines=$$?; \
-	  wait $$clusters; clusters=$$?; cat build/clusters.log; \
-	  exit $$((machines + clusters > 0))
+	@echo "== end-to-end tests on virtual machines"
+	@$(BIN)/pytest -n 2 --dist loadfile $(MACHINES) --durations=15
+	@echo "== end-to-end tests on clusters"
+	@$(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15
 
 test-stories: setup agent ## Run the two long stories: the first hour, three Debian releases (12 minutes)
 	@$(BIN)/pytest $(STORIES)
