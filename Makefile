@@ -11,6 +11,10 @@ MACHINES := $(addprefix tests/e2e/test_,preflight.py preflight_controller.py lab
 # Long, and made of steps that other tests take too.
 STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py)
 
+# The longest first, whatever number of tests they have: three files are worked on at a time.
+LONGEST := $(addprefix tests/e2e/test_,faults.py audit_policy.py audit_policy_faults.py site.py)
+CLUSTERS := $(LONGEST) $(filter-out $(LONGEST) $(MACHINES) $(STORIES),$(wildcard tests/e2e/test_*.py))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo agent test test-stories test-unit lint mutation bench collection lab-clean clean
 
@@ -58,7 +62,7 @@ test: lint test-unit agent ## Set up everything and pass every gate and test but
 	@echo "== end-to-end tests on virtual machines"
 	@$(BIN)/pytest -n 2 --dist loadfile $(MACHINES) --durations=15
 	@echo "== end-to-end tests on clusters"
-	@$(BIN)/pytest -n 3 --dist loadfile tests/e2e $(addprefix --ignore=,$(MACHINES) $(STORIES)) --durations=15
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(CLUSTERS) --durations=15
 
 test-stories: setup agent ## Run the two long stories: the first hour, three Debian releases (12 minutes)
 	@$(BIN)/pytest $(STORIES)
