@@ -438,8 +438,11 @@ def policy_state(path):
         status = os.lstat(path)
     except OSError as error:
         return {"kind": "absent" if error.errno == errno.ENOENT else str(error)}
+    if stat.S_ISDIR(status.st_mode):
+        # A container runtime makes an empty one of what is missing and is to be mounted.
+        return {"kind": "a directory" if os.listdir(path) else "absent"}
     if not stat.S_ISREG(status.st_mode):
-        return {"kind": "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"}
+        return {"kind": "no regular file"}
     mode = "%04o" % stat.S_IMODE(status.st_mode)
     return {
         "kind": "file",
@@ -832,6 +835,7 @@ class Change:
             self.restore_log_folder()
             self.clean()
             self.await_old(former)
+            self.remove_policy()
         except BaseException as error:  # noqa: BLE001 - the journal is all that is left to tell
             tell("lost", outcome="lost", problem="%s: %s" % (type(error).__name__, error))
             return
@@ -855,6 +859,8 @@ class Change:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         # One that is right keeps its time, by which the server is known to have read it.
         if policy_state(path).get("text") != request["policy"]:
+            if os.path.isdir(path):
+                os.rmdir(path)
             put(path, request["policy"])
         os.chown(path, 0, 0)
         os.chmod(path, self.policy_mode())
@@ -870,8 +876,16 @@ class Change:
             return
         if self.before["policy"]["kind"] == "file":
             put_back(os.path.join(self.journal.folder, POLICY), path, path + ".exectrail")
-        elif os.path.isfile(path):
+
+    def remove_policy(self):
+        """Where there was none: not before nobody mounts it any more."""
+        path = self.request["policy_file"]
+        if self.request["policy"] is None or self.before["policy"]["kind"] == "file":
+            return
+        if os.path.isfile(path):
             os.unlink(path)
+        elif os.path.isdir(path) and not os.listdir(path):
+            os.rmdir(path)
 
     def make_log_folder(self):
         if self.request["absent"]:

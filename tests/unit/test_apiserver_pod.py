@@ -167,7 +167,10 @@ def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: 
     (tmp_path / "policy").write_text("text")
     (tmp_path / "policy").chmod(0o644)
     os.mkfifo(tmp_path / "fifo")
+    # As a container runtime leaves it where what it is to mount is missing.
+    (tmp_path / "empty").mkdir()
 
+    assert module.policy_state(str(tmp_path / "empty")) == {"kind": "absent"}
     assert module.policy_state(str(tmp_path / "none")) == {"kind": "absent"}
     assert module.policy_state(str(tmp_path)) == {"kind": "a directory"}
     assert module.policy_state(str(tmp_path / "fifo")) == {"kind": "no regular file"}
