@@ -570,7 +570,9 @@ def test_the_policy_path_is_a_directory(master: Master) -> None:
     before = master.seen()
     folder = master.root / "etc/kubernetes/taken.yaml"
     folder.mkdir()
+    (folder / "somebody's").touch()
     ended = master.run(audit_policy_path="/etc/kubernetes/taken.yaml")
+    (folder / "somebody's").unlink()
     folder.rmdir()
     refused(ended, "/etc/kubernetes/taken.yaml is a directory")
     assert master.seen().untouched == before.untouched
