@@ -19,7 +19,7 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.config import Config
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.containers.kubelet import KubeletPods, api_server
-from exectrail_agent.events import Event, ExecEvent, LiveSession, Sensor
+from exectrail_agent.events import Event, ExecEvent, Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.loss import LossAccountant
@@ -43,6 +43,8 @@ _ROUNDS = 256
 """More than a ring holds. In an endless flood too, losses are told and the watchdog is served."""
 _CALM = 2.0
 """Seconds without a loss after which the open sessions are compared with the kernel's."""
+_DESCRIBED = 2.0
+"""Seconds after which the containers that were there at the start have been described."""
 _MEMORY = 600.0
 """Seconds for which a loss keeps the agent degraded."""
 _LASTING = ("Kubernetes", "SessionEnd", "Loss")
@@ -111,7 +113,7 @@ class Agent:
         self._follow(parts.tracker.recover(parts.sensor.live(), now))
         if not parts.sensor.resumed:
             self._adopt(now)
-            self._adopt_at = now + _CALM
+            self._adopt_at = now + _DESCRIBED
         self._turn()
         self._notifier.say(f"READY=1\nSTATUS=sensor {parts.sensor.name}")
         while not self._stopping:
@@ -182,8 +184,7 @@ class Agent:
         """Follow the sessions that began before there was anything in the kernel to see them."""
         parts = self._parts
         found = unseen.find(parts.index, ProcReader())
-        live = map(LiveSession, parts.sensor.adopt(found), found)
-        self._follow(parts.tracker.adopt([one for one in live if one.session], now))
+        self._follow(parts.tracker.adopt(found, parts.sensor.adopt(found), now))
 
     def _read(self, enough: int = 1) -> None:
         """Take what waits, until there are fewer than `enough` events at once.

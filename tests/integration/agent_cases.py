@@ -15,7 +15,7 @@ from typing import Any
 
 from exectrail_agent.clock import Clock
 from exectrail_agent.containers.index import ContainerIndex
-from exectrail_agent.events import LiveSession, Sensor
+from exectrail_agent.events import Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.records import NodeIdentity, RecordMaker
 from exectrail_agent.proc import ProcReader
@@ -153,8 +153,7 @@ class Follower:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._follow(self._tracker.recover(sensor.live(), now))
         found = unseen.find(self.index, ProcReader())
-        live = map(LiveSession, sensor.adopt(found), found)
-        self._follow(self._tracker.adopt([one for one in live if one.session], now))
+        self._follow(self._tracker.adopt(found, sensor.adopt(found), now))
 
     def _follow(self, outcome: Outcome) -> None:
         begin = len(self._found) + 1

@@ -275,9 +275,8 @@ int at_start(struct bpf_iter__task *context)
 	}
 	new.start = BPF_CORE_READ(task, start_boottime);
 	new.place = place_of(task);
-	adopt(host_pid, &new);
 	/* If its end comes meanwhile, one of the two takes it out again. */
-	if (!BPF_CORE_READ(task, signal, live.counter))
+	if (adopt(host_pid, &new) && !BPF_CORE_READ(task, signal, live.counter))
 		forget(host_pid, new.session);
 	return 0;
 }

@@ -66,22 +66,28 @@ static __always_inline void leave(__u64 number)
 	}
 }
 
-/* Make a process that is there already a member of a session, the first or one more. */
-static __always_inline void adopt(__u32 host_pid, const struct mark *mark)
+/* Make a process that is there already a member of a session, the first or one more; false if it is
+ * a member of some session by now, or if there is no room. */
+static __always_inline bool adopt(__u32 host_pid, const struct mark *mark)
 {
 	struct session one = {.members = 1};
 	struct session *session = bpf_map_lookup_elem(&sessions, &mark->session);
 	__u64 number = mark->session;
+	long error;
 
 	if (session) {
 		__sync_fetch_and_add(&session->members, 1);
 	} else if (bpf_map_update_elem(&sessions, &number, &one, BPF_NOEXIST)) {
 		count(LOST_ENTRY);
-		return;
+		return false;
 	}
-	/* It is a member of another session by now, or there is no room. */
-	if (bpf_map_update_elem(&tasks, &host_pid, mark, BPF_NOEXIST))
-		leave(number);
+	error = bpf_map_update_elem(&tasks, &host_pid, mark, BPF_NOEXIST);
+	if (!error)
+		return true;
+	if (error != -EEXIST)
+		count(LOST_FORK);
+	leave(number);
+	return false;
 }
 
 static __always_inline void forget(__u32 host_pid, __u64 number)

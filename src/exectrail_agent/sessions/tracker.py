@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exectrail_agent.events import EndEvent, Event, ExecEvent, LiveSession
+from exectrail_agent.events import EndEvent, Event, ExecEvent, LiveSession, Task
 from exectrail_agent.log.records import RecordMaker
 from exectrail_agent.proc import parent_of as parent_in_proc
 from exectrail_agent.sessions import returning
@@ -130,11 +130,15 @@ class SessionTracker:
         self._returning.begin(live, known, set(self._sessions), now + self._hold)
         return outcome
 
-    def adopt(self, live: Sequence[LiveSession], now: float) -> Outcome:
-        """Return what follows from sessions that began unseen, which the sensor follows now."""
+    def adopt(self, found: Sequence[Sequence[Task]], numbers: Sequence[int], now: float) -> Outcome:
+        """Return what follows from sessions that began unseen.
+
+        `numbers` are those under which the sensor follows each, 0 for one that it does not.
+        """
         outcome = Outcome()
-        for one in live:
-            self._resume(one, now, outcome)
+        for number, tasks in zip(numbers, found):  # noqa: B905 - Python 3.8 can't be strict
+            if number:
+                self._resume(LiveSession(number, tasks), now, outcome)
         return outcome
 
     def _judge_live(self, now: float, outcome: Outcome) -> None:

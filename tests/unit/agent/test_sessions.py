@@ -511,7 +511,7 @@ class TestRestart:
     def test_tells_of_what_was_found_at_once(self) -> None:
         new = tracker(WEB)
 
-        records = check(new.adopt([LiveSession(1, [SHELL])], 1000.0).records)
+        records = check(new.adopt([[host(30)], [SHELL]], [0, 1], 1000.0).records)
         records += check([*play(new, run(1, LS, SHELL, "ls"), end(1)).records])
 
         assert [record["kind"] for record in records] == ["Kubernetes", "Command", "SessionEnd"]
