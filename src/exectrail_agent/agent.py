@@ -19,7 +19,7 @@ from exectrail_agent.clock import Clock
 from exectrail_agent.config import Config
 from exectrail_agent.containers.index import ContainerIndex
 from exectrail_agent.containers.kubelet import KubeletPods, api_server
-from exectrail_agent.events import Event, ExecEvent, Sensor
+from exectrail_agent.events import Event, Sensor
 from exectrail_agent.log.ids import IdSource
 from exectrail_agent.log.ledger import Ledger
 from exectrail_agent.log.loss import LossAccountant
@@ -77,6 +77,7 @@ class Agent:
         self._runtime: Path = config.get("paths", "runtime")
         self._parts = _assemble(config, sensor, self._clock, state.load(self._state))
         self._parts.writer.alive = self._alive
+        sensor.taken = self._parts.ledger.take
         self._canary = Canary()
         self._status = health.Status(
             version=__version__,
@@ -202,7 +203,6 @@ class Agent:
             if not events:
                 return
             now = self._now()
-            parts.ledger.take(sum(isinstance(event, ExecEvent) for event in events))
             self._status.lag = max(0.0, now - events[-1].time / 1e9)
             theirs = self._without_canary(events, now) if self._canary.flying else events
             self._follow(parts.tracker.handle(theirs, now))

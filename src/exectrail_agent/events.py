@@ -9,7 +9,7 @@ much as all else that is done with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Union
 
@@ -126,6 +126,9 @@ class Sensor(Protocol):
 
     resumed: bool
     """Whether it goes on with what an earlier agent has left in the kernel."""
+
+    taken: Callable[[int], None]
+    """Called with how many execs were taken just now, before anything is done with them."""
 
     def fileno(self) -> int:
         """Return what is readable when events wait."""

@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from exectrail_agent.bpf import pins
+from exectrail_agent.bpf import layout, pins
 from exectrail_agent.bpf.libbpf import BpfError, Libbpf
 from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
@@ -616,6 +618,53 @@ def test_arguments_that_no_ring_holds_are_a_loss(opened: Open) -> None:
     before = sensor.losses()["ring-full"]
     enter("/bin/true", "x" * 20000)
     assert sensor.losses()["ring-full"] > before
+
+
+@pytest.mark.parametrize("dies", ["at the 20th", "after all"])
+def test_what_dies_with_its_reader_was_counted(code: bytes, tmp_path: Path, dies: str) -> None:
+    """The one that it was about to take may be told once more."""
+    node = Node(
+        code,
+        tmp_path,
+        """
+        import mmap, os, signal
+        from exectrail_agent.bpf import layout
+        sensor = begin()
+        script = "for each in $(seq 50); do /bin/true; done; :"
+        subprocess.run(["unshare", "-m", "sh", "-c", script])
+        counted = mmap.mmap(-1, 1)
+        def die(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+        def count(execs):
+            counted[0] += execs
+            if sys.argv[1] == "at the 20th" and counted[0] == 20:
+                die()
+        reader = os.fork()
+        if not reader:
+            sensor.taken, layout.decode = count, die
+            sensor.read()
+            os._exit(1)
+        _, status = os.waitpid(reader, 0)
+        print(json.dumps([status, counted[0], len(execs(sensor))]))
+        """,
+        dies,
+    )
+    produced = 52  # The entry, seq, and 50 times true.
+    expected = {"at the 20th": [20, produced - 19], "after all": [produced, 0]}
+    assert node.go() == [signal.SIGKILL, *expected[dies]]
+
+
+def test_what_cannot_be_decoded_is_counted_once(
+    sensor: BpfSensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(sensor, "taken", taken.append)
+    monkeypatch.setattr(layout, "decode", mock.Mock(side_effect=layout.LayoutError))
+    enter("/bin/true")
+    assert sensor.read() == []
+    assert taken.count(1) > 0
+    assert sum(taken) == 0
+    assert sensor.losses()["undecodable"] > 0
 
 
 # ---- restarts ----

@@ -9,7 +9,7 @@ import math
 import os
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from exectrail_agent.audit.connector import ProcConnector
 from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Caller, Stamp
@@ -17,7 +17,7 @@ from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
 from exectrail_agent.audit.stream import AuditStream
 from exectrail_agent.audit.trace import Trace
 from exectrail_agent.audit.waiting import BEHIND_SECONDS
-from exectrail_agent.events import Event, LiveSession, SensorError, Task
+from exectrail_agent.events import Event, ExecEvent, LiveSession, SensorError, Task
 from exectrail_agent.proc import ProcReader
 
 FOUND_FILE = "/run/exectrail/audit-found.json"
@@ -50,6 +50,7 @@ class AuditSensor:
         if machine not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise SensorError(f"the audit sensor knows the calls of {known}, not of {machine}")
+        self.taken: Callable[[int], None] = lambda _: None
         self._last_number = 0
         self._check_rules = False
         self._checked = time.monotonic()
@@ -100,7 +101,9 @@ class AuditSensor:
         self._assembler.serials.expire(now - _GAP_SECONDS)
         self._weigh(now)
         heard = self._since_boot(self._assembler.latest) if behind else math.inf
-        return self._trace.take(now, heard)
+        events = self._trace.take(now, heard)
+        self.taken(sum(isinstance(event, ExecEvent) for event in events))
+        return events
 
     def drop(self, session: int) -> None:
         """Say that a session is no access: nothing more of it is told."""

@@ -22,6 +22,7 @@ _EXEC, _EXIT, _END = 1, 2, 3
 _ENTRY, _TTY, _UNLINKED, _BARE = 1, 2, 4, 8
 _ARGV_MAX = 32768
 
+_KIND = struct.Struct("=I")
 _HEAD = struct.Struct("=IIQQQII")
 _PLACE = struct.Struct("=QQ")
 _WHO = struct.Struct("=QIIII16s")
@@ -65,6 +66,11 @@ class Mark:
     pid: int
     mount_namespace: int
     pid_namespace: int
+
+
+def is_exec(record: bytes) -> bool:
+    """Say whether a record, of which the rest may be damaged, tells of a program."""
+    return record[: _KIND.size] == _KIND.pack(_EXEC)
 
 
 def decode(record: bytes, cgroups: MutableMapping[int, bytes]) -> Event:

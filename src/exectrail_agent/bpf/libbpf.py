@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,9 +227,9 @@ class Libbpf:
         """Read an ELF object, to be prepared and loaded."""
         return BpfObject(self, code)
 
-    def ring(self, file: int) -> Ring:
+    def ring(self, file: int, note: Callable[[bytes], None] = lambda _: None) -> Ring:
         """Return a reader of a ring."""
-        return Ring(self, file)
+        return Ring(self, file, note)
 
     def _info(self, file: int, info: ctypes.Structure) -> None:
         size = _U32(ctypes.sizeof(info))
@@ -298,11 +298,12 @@ class BpfObject:
 
 
 class Ring:
-    """Reads a ring buffer."""
+    """Reads a ring buffer; what is read is given to `note` while it is still in the ring."""
 
-    def __init__(self, libbpf: Libbpf, file: int) -> None:
+    def __init__(self, libbpf: Libbpf, file: int, note: Callable[[bytes], None]) -> None:
         def sample(_: object, data: int, size: int) -> int:
             self._taken.append(ctypes.string_at(data, size))
+            note(self._taken[-1])
             return 0 if len(self._taken) < self._most else -1
 
         self._taken: list[bytes] = []

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -73,6 +73,7 @@ class BpfSensor:
     ) -> None:
         self.notices: list[str] = []
         self.resumed = False
+        self.taken: Callable[[int], None] = lambda _: None
         self._files: dict[str, int] = {}
         self._own: dict[str, int] = {}
         self._pending: list[bytes] = []
@@ -91,7 +92,7 @@ class BpfSensor:
                 self.notices.append(f"capture stops when the agent stops: {problem}")
             size = max(os.sysconf("SC_PAGE_SIZE"), 1 << (ring_size - 1).bit_length())
             self._start(code or _packaged(), size, everything=everything)
-            self._ring = self._libbpf.ring(self._files["ring"])
+            self._ring = self._libbpf.ring(self._files["ring"], self._note)
         except (BpfError, OSError) as error:
             self._let_go()
             raise SensorError(_explain(error)) from None
@@ -111,6 +112,8 @@ class BpfSensor:
 
     def read(self) -> Sequence[Event]:
         """Return what waits, at most some hundred events at once: they take memory."""
+        for record in self._pending:
+            self._note(record)
         pending, self._pending = [*self._pending, *self._ring.consume(_BATCH)], []
         events: list[Event] = []
         for record in pending:
@@ -118,6 +121,7 @@ class BpfSensor:
                 events.append(layout.decode(record, self._cgroups))
             except layout.LayoutError:
                 self._undecoded += 1
+                self.taken(-layout.is_exec(record))
         while len(self._cgroups) > _CGROUPS_MAX:
             self._cgroups.popitem(last=False)
         return events
@@ -276,6 +280,9 @@ class BpfSensor:
             self._folder.release()
 
     # ---- reading ----
+
+    def _note(self, record: bytes) -> None:
+        self.taken(layout.is_exec(record))
 
     def _task(self, host_pid: int, mark: layout.Mark) -> Task:
         proc = ProcReader()
