@@ -10,13 +10,15 @@ import dataclasses
 import json
 import os
 import queue
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -425,34 +427,42 @@ STEPS = {
     "swapped": "the manifest is in place",
     "started": "the new API server has started",
     "ready": "the new API server is ready",
-    "lasts": "the new API server lasts",
+    "stable": "the new API server lasts",
     "proven": "it has recorded a request of ours",
 }
 
 
 @on_a_master_each(
-    ("saved", "swapped", "ready"), ("policy", "started", "lasts"), ("staged", "proven")
+    ("saved", "swapped", "ready"), ("policy", "started", "stable"), ("staged", "proven")
 )
 def test_the_controller_is_killed(master: Master, case: tuple[str, ...]) -> None:
-    """After a step, and the next run after another step of the same change: all steps in turn."""
+    """After a step, and the next run after another step of the same change: all steps in turn.
+
+    The change waits on the node, with the step written down, until the next run is on its way.
+    """
     wanted = {"audit_policy_log_maxage": 60 + list(STEPS).index(case[0])}
-    before = master.seen()
-    for step in case:
-        run = master.start(**wanted)
-        if not run.reaches(STEPS[step]):
-            # What the one before had begun has come to its end by itself.
-            assert step != case[0], run.said
-            assert "Every master has the settings" in run.said
-            break
-        run.kill()
-        lock = master.root / STATE / "lock.json"
-        if not lock.exists():
-            # It has come to its end before it was killed.
-            assert step != case[0], run.said
-            break
+    before, state = master.seen(), master.root / STATE
+    state.mkdir(mode=0o700, exist_ok=True)
+    runs = [master.start(**wanted)]
+
+    def kill(step: str) -> None:
+        runs[-1].until(STEPS[step])
+        runs[-1].kill()
         # It could not give it back: the next run must see that nobody holds it any more.
-        assert " pid " in json.loads(lock.read_text())["holder"]
-    ended = master.run(**wanted)
+        assert " pid " in json.loads((state / "lock.json").read_text())["holder"]
+        runs.append(master.start(**wanted))
+
+    with ExitStack() as held:
+        gates = [
+            held.enter_context(
+                Gate(
+                    state, ".rollout.json.new", partial(stands_at, state, step), partial(kill, step)
+                )
+            )
+            for step in case
+        ]
+        wait(lambda: all(gate.sprung for gate in gates), 120, "each run is killed")
+    ended = runs[-1].end()
     assert ended.code == 0, ended.text
     now = master.seen()
     assert now.flag("audit-log-maxage") == str(wanted["audit_policy_log_maxage"])
@@ -461,6 +471,12 @@ def test_the_controller_is_killed(master: Master, case: tuple[str, ...]) -> None
     assert len([each for each in changes if wanted_in(each, wanted)]) == 1
     again = master.run(**wanted)
     assert (again.code, again.changed) == (0, 0), again.text
+
+
+def stands_at(state: Path, step: str) -> bool:
+    """Whether the last step that a change has noted is this one."""
+    journal = state / "rollout.json"
+    return journal.exists() and bool(json.loads(journal.read_text())["steps"][-1][0] == step)
 
 
 def wanted_in(change: Path, wanted: dict[str, int]) -> bool:
@@ -622,10 +638,14 @@ def test_the_lock_of_another_controller(master: Master) -> None:
     holder = "operator@elsewhere pid 1 since 2"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     until = time.clock_gettime(time.CLOCK_BOOTTIME) + 7000
+    begun = time.monotonic()
     lock.write_text(json.dumps({"run": "x", "holder": holder, "boot": boot, "until": until}))
     ended = master.run(audit_policy_log_maxage=11)
     lock.unlink()
-    refused(ended, f"another run is active: {holder}", "its lock ends in 6")
+    refused(ended, f"another run is active: {holder}")
+    left = re.search(r"its lock ends in (\d+) s", ended.text)
+    assert left
+    assert 7000 - (time.monotonic() - begun) - 1 < int(left[1]) <= 7000
     assert master.seen().untouched == before.untouched
 
 
