@@ -92,7 +92,7 @@ OPTIONS = (
     Option("log", "folder", "/var/log/exectrail", _path, "Folder of advaudit.log, mode 0700."),
     Option("log", "max_size_mb", "100", _whole(1, 100_000), "MB at which the log is rotated."),
     Option("log", "max_files", "10", _whole(2, 1000), "Files that are kept, the current one too."),
-    Option("bpf", "ring_mb", "16", _whole(1, 512), "MB for events that wait; a power of two."),
+    Option("bpf", "ring_mb", "8", _whole(1, 512), "MB for events that wait; a power of two."),
     Option("bpf", "pins", "/sys/fs/bpf/exectrail", _path, "Where capture goes on alone."),
     Option("health", "canary_seconds", "300", _whole(5, 86_400), "Seconds between self-tests."),
     Option(

@@ -261,7 +261,7 @@ def test_a_full_disk_degrades_it_until_there_is_room(
         subprocess.run(["umount", "-l", service.log], check=True)
 
     assert degraded.returncode == 1
-    assert "there is no room" in degraded.stdout
+    assert "No space left on device" in degraded.stdout
 
 
 def test_self_tests_are_repeated(service: Service) -> None:

@@ -68,7 +68,7 @@ class LogFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.size)
         if not whole:
-            raise OSError(errno.ENOSPC, "there is no room for a whole record")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return whole
 
     def since(self, first: int) -> list[bytes]:
