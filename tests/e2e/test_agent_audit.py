@@ -108,6 +108,17 @@ def test_a_session_as_the_owner(alone: Machine) -> None:
     assert found["owner"]
 
 
+def test_denials_are_passed_on_while_it_owns_kernel_audit(alone: Machine) -> None:
+    strict = "import ctypes; ctypes.CDLL(None).prctl(22, 1, 0, 0, 0); open('/')"
+    before = alone.run("journalctl --dmesg --output=cat | grep -c type=1326", check=False).stdout
+    done = alone.run(["python3", "/root/agent/story.py", "session", f'python3 -c "{strict}"; :'])
+    after = alone.run("journalctl --dmesg --output=cat | grep -c type=1326", check=False).stdout
+
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("audit: type=1326 ")]
+    assert 'comm="python3"' in line
+    assert after == before
+
+
 def test_everything_is_given_back(alone: Machine) -> None:
     found = story(alone, "session", "true")
 

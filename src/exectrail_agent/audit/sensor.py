@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import os
 import select
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from exectrail_agent.audit.connector import ProcConnector
+from exectrail_agent.audit.denials import Denials
 from exectrail_agent.audit.parse import CONFIG_CHANGE, REPLACE, Assembler, Caller, Stamp
 from exectrail_agent.audit.rules import ARCHITECTURES, calls, wanted
 from exectrail_agent.audit.stream import AuditStream
@@ -51,6 +53,7 @@ class AuditSensor:
             known = ", ".join(ARCHITECTURES)
             raise SensorError(f"the audit sensor knows the calls of {known}, not of {machine}")
         self.taken: Callable[[int], None] = lambda _: None
+        self._denials = Denials(lambda line: sys.stderr.write(f"{line}\n"))
         self._last_number = 0
         self._check_rules = False
         self._checked = time.monotonic()
@@ -154,6 +157,8 @@ class AuditSensor:
                 self._check_rules = True
             elif message.kind == REPLACE:
                 self._stream.step_down()
+            elif self._stream.owner:
+                self._denials.take(message.kind, message.payload, now)
             for call in self._assembler.add(message.kind, message.payload, now):
                 self._trace.call(call)
         return some
