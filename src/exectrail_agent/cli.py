@@ -22,9 +22,10 @@ from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.canary import Canary, CanaryError
 from exectrail_agent.config import Config, ConfigError
 from exectrail_agent.events import Sensor, SensorError
+from exectrail_agent.log.escape import visible
 from exectrail_agent.log.rotation import LogError
 from exectrail_agent.notify import Notifier
-from exectrail_agent.tree import render, visible
+from exectrail_agent.tree import render
 
 EXIT_UNAVAILABLE = 69
 """What sysexits.h calls EX_UNAVAILABLE."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exectrail_agent.log.escape import visible
+
 _WIDEST = 90
 """Columns; what is nested deeper is shown there."""
 
@@ -16,14 +18,6 @@ class _Session:
     commands: list[Mapping[str, Any]] = field(default_factory=list)
     exits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     end: Mapping[str, Any] | None = None
-
-
-def visible(text: object) -> str:
-    """Return `text` on one line, with what a terminal would obey shown as escapes."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
-        for each in str(text)
-    )
 
 
 def render(records: Iterable[Mapping[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exectrail_agent.tree import visible
+from exectrail_agent.log.escape import to_text, visible
 
 _SECCOMP = 1326
 _SECURITY_MODULES = range(1400, 1500)
@@ -33,5 +33,5 @@ class Denials:
             self._since, self._count = now, 0
         self._count += 1
         if self._count <= _MOST:
-            text = record.rstrip(b"\0\n").decode("utf-8", "backslashreplace")
+            text, _ = to_text(record.rstrip(b"\0\n"))
             self._write(f"audit: type={kind} {visible(text)}")

@@ -1,4 +1,4 @@
-"""Bytes as text from which the bytes can be had back."""
+"""Text from anywhere: bytes that can be had back from it, and nothing that anybody obeys."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return to_text(text.encode(errors="surrogatepass"))[0]
     return text
+
+
+def visible(text: object) -> str:
+    """Return `text` on one line, with what a terminal would obey shown as escapes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in str(text)
+    )

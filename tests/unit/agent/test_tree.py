@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exectrail_agent.tree import render, visible
+from exectrail_agent.log.escape import visible
+from exectrail_agent.tree import render
 
 
 def access(**more: Any) -> dict[str, Any]:
