@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import yaml
 
 from lab.vm import faults
 from lab.vm.machine import Machine, machine
+from tests.e2e.patience import ATTEMPTS, gave_up
 from tests.integration.conftest import Exectrail, Ran
 
 pytestmark = pytest.mark.vm
@@ -85,6 +87,16 @@ class Judged:
     pages: str = ""
 
     def judge(self, folder: Path, inventory: Path) -> Ran:
+        """Have machines judged: once more where one is so slow that a program there is given up."""
+        for attempt in range(ATTEMPTS):
+            attempts = folder / str(attempt)
+            attempts.mkdir()
+            ran = self._judge(attempts, inventory)
+            if not gave_up(json.dumps(ran.report)):
+                break
+        return ran
+
+    def _judge(self, folder: Path, inventory: Path) -> Ran:
         exectrail = Exectrail(folder)
         # All at once they would be slow, and their clocks seem wrong.
         exectrail.environment["ANSIBLE_FORKS"] = "2"
@@ -161,13 +173,13 @@ def test_every_fault_is_really_there_and_on_no_fit_machine(judged: Judged) -> No
 
 
 def test_a_fit_machine_is_fit(judged: Judged) -> None:
-    assert set(judged.statuses["healthy"]["self_managed"].values()) <= {"pass", "skip"}
+    assert findings(judged.statuses["healthy"]["self_managed"]) == {}
 
 
 def test_a_debian_called_ubuntu_meets_the_vendors_rules(judged: Judged) -> None:
     found = judged.statuses["healthy-ubuntu"]["ack"]
 
-    assert set(found.values()) <= {"pass", "skip"}
+    assert findings(found) == {}
     assert found["node.resolv-conf"] == "pass"
 
 

@@ -1,0 +1,10 @@
+"""What a preflight says of an emulated machine that is too slow for the limits of its probes."""
+
+from __future__ import annotations
+
+ATTEMPTS = 3
+
+
+def gave_up(report: str) -> bool:
+    """Whether a report tells of a probe that was ended before it had an answer."""
+    return any(slow in report for slow in ("no answer in time", "not finished within"))
