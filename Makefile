@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Probes of emulated machines have seconds to answer, so no clusters run beside these.
 MACHINES := $(addprefix tests/e2e/test_,preflight.py preflight_controller.py lab_vm.py remediate.py verify_vm.py agent_audit.py)
 # Long, and made of steps that other tests take too.
-STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py)
+STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py agent_minute.py agent_kernels.py agent_runtimes.py agent_audit_service.py)
 
 # The longest first, whatever number of tests they have: three files are worked on at a time.
 LONGEST := $(addprefix tests/e2e/test_,faults.py audit_policy.py audit_policy_faults.py site.py)
@@ -64,7 +64,8 @@ test: lint test-unit agent ## Set up everything and pass every gate and test but
 	@echo "== end-to-end tests on clusters"
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(CLUSTERS) --durations=15
 
-test-stories: setup agent ## Run the two long stories: the first hour, three Debian releases (12 minutes)
+test-stories: setup agent ## Run the long stories: the first hour, Debian releases and their kernels (20 minutes)
+	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
 	@$(BIN)/pytest $(STORIES)
 
 test-unit: .venv/.developers ## Run the tests that need nothing but Python (under a minute)
@@ -77,6 +78,7 @@ lint: .venv/.developers ## Run every static gate
 	@$(BIN)/ruff format --quiet --check .
 	@echo "== mypy"
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.10 src/exectrail_agent
 	@$(BIN)/mypy --allow-subclassing-any plugins/action plugins/callback plugins/plugin_utils
 	@echo "== yamllint"
 	@$(BIN)/yamllint --strict .

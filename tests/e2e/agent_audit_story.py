@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from exectrail_agent.audit import connector, stream
 from exectrail_agent.audit.control import AuditControl
 from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
@@ -23,6 +25,8 @@ RULES = 2
 MOST_SECONDS = 40.0
 SESSION = ["unshare", "--mount", "sh", "-c"]
 BUNDLE = Path("/run/containerd/io.containerd.runtime.v2.task/default/cases")
+NARROW = {"few-records": stream, "few-events": connector}
+"""Stories in which something can keep only a little of what happens while nobody reads."""
 CAPABILITIES = ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
 
 
@@ -119,8 +123,16 @@ def start_container() -> None:
         ["runc", "run", "--detach", "--bundle", BUNDLE, "--pid-file", BUNDLE / "init.pid", "cases"],
         stdin=quiet,
         stdout=quiet,
+        # It would be the container's as long as that runs.
+        stderr=quiet,
         check=True,
     )
+
+
+def end_container() -> None:
+    subprocess.run(["runc", "delete", "--force", "cases"], check=True)
+    for folder in (BUNDLE, Path("/root/cases")):
+        shutil.rmtree(folder)
 
 
 def enter(options: Sequence[str], command: Sequence[str]) -> list[str]:
@@ -147,7 +159,7 @@ def cases() -> dict[str, object]:
         return {"started": started, "cases": found, "losses": losses, "returned": returned()}
     finally:
         sensor.close(keep=False)
-        subprocess.run(["runc", "delete", "--force", "cases"], check=True)
+        end_container()
 
 
 def returned() -> list[dict[str, object]]:
@@ -229,6 +241,11 @@ def main(story: str, argument: str) -> None:
     if story in {"cases", "beside"}:
         tell(cases() if story == "cases" else beside())
         return
+    if story in {"start-container", "end-container"}:
+        (start_container if story == "start-container" else end_container)()
+        return
+    if story in NARROW:
+        NARROW[story]._BUFFER_BYTES = 1 << 14
     before = state()
     try:
         watch = Watch()
@@ -252,7 +269,7 @@ def main(story: str, argument: str) -> None:
                 watch.read_until(lambda: state()["pid"] not in {0, during["pid"]})
             more["later"] = state()
             watch.run("/bin/echo afterwards")
-        elif story == "stopped":
+        elif story in NARROW:
             # Nobody reads while the execs happen: what the kernel can't keep is lost.
             watch.run(argument, blind=True)
     finally:

@@ -20,10 +20,14 @@ from lab.cluster.kubeadm import kubectl, kubectl_command
 from lab.cluster.layout import Cluster
 from lab.cluster.lifecycle import cluster
 from lab.images import recipes
+from tests.e2e.agents import Shell
+from tests.e2e.rollout import wait
 
 ROOT = Path(__file__).parents[2]
 LOG = "var/log/exectrail/advaudit.log"
-CONFIG = "[agent]\ncluster_id = c1\nprobes = full\n"
+CONFIG = "[agent]\ncluster_id = c1\n"
+TWICE = "test -e /runs/first && exec sleep 600; touch /runs/first; sleep 4"
+"""Ends once and runs on when it is started again."""
 POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -34,7 +38,6 @@ POD: dict[str, Any] = {
             {
                 "name": "main",
                 "image": recipes.TOOLS,
-                "startupProbe": {"exec": {"command": ["cat", "/etc/hostname"]}},
                 "livenessProbe": {
                     "exec": {"command": ["cat", "/etc/group"]},
                     "periodSeconds": 2,
@@ -43,10 +46,7 @@ POD: dict[str, Any] = {
                     "exec": {"command": ["cat", "/etc/passwd"]},
                     "periodSeconds": 2,
                 },
-                "lifecycle": {
-                    "postStart": {"exec": {"command": ["cat", "/etc/shells"]}},
-                    "preStop": {"exec": {"command": ["cat", "/etc/issue"]}},
-                },
+                "lifecycle": {"preStop": {"exec": {"command": ["cat", "/etc/issue"]}}},
             }
         ],
     },
@@ -54,7 +54,47 @@ POD: dict[str, Any] = {
 
 
 MAIN = {"name": "main", "image": recipes.TOOLS}
+RUNS = {"name": "runs", "mountPath": "/runs"}
+OFTEN = {"periodSeconds": 1, "timeoutSeconds": 30}
+
+
+def runs(name: str, code: int = 0) -> dict[str, Any]:
+    """Give a probe or hook of two programs that counts its runs itself."""
+    script = f"echo >>/runs/{name}; cat /dev/null {name}; exit {code}"
+    return {"exec": {"command": ["bash", "-c", script]}}
+
+
+COUNTED: dict[str, Any] = {
+    "name": "counted",
+    "volumes": [{"name": "runs", "hostPath": {"path": "/root/runs", "type": "DirectoryOrCreate"}}],
+    # By the time it has ended the agent knows the pod.
+    "initContainers": [{**MAIN, "name": "before", "command": ["sleep", "1"]}],
+    "containers": [
+        {
+            **MAIN,
+            "volumeMounts": [RUNS],
+            "startupProbe": {**runs("startup"), **OFTEN},
+            "livenessProbe": {**runs("liveness"), **OFTEN},
+            "readinessProbe": {**runs("readiness", 1), **OFTEN},
+            "lifecycle": {"postStart": runs("postStart")},
+        }
+    ],
+}
 OTHERS: list[dict[str, Any]] = [
+    {
+        "name": "again",
+        "volumes": [{"name": "runs", "emptyDir": {}}],
+        "containers": [
+            {
+                **MAIN,
+                "command": ["bash", "-c", TWICE],
+                "volumeMounts": [RUNS],
+                "startupProbe": {"exec": {"command": ["cat", "/etc/hostname"]}, "periodSeconds": 1},
+                "lifecycle": {"postStart": {"exec": {"command": ["cat", "/etc/shells"]}}},
+            }
+        ],
+    },
+    {"name": "small", "containers": [{**MAIN, "image": recipes.BUSYBOX}]},
     {
         "name": "shared",
         "shareProcessNamespace": True,
@@ -89,19 +129,35 @@ class Watched:
 
     def records(self) -> list[dict[str, Any]]:
         path = self.cluster.root(self.cluster.masters[0]) / LOG
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        text = path.read_bytes() if path.exists() else b""
+        # The last line may be under way.
+        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
-    def entry(self, word: str, seconds: float = 20) -> dict[str, Any]:
-        """Wait for the access whose command has the word in it."""
-        deadline = time.monotonic() + seconds
+    def start(self, options: str) -> None:
+        """Start the agent as a service does."""
+        (self.cluster.root(self.cluster.masters[0]) / "root/agent.conf").write_text(
+            CONFIG + options
+        )
+        self.on_node(
+            "systemd-run --quiet --unit=agent --property=Delegate=yes --property=Type=notify "
+            "python3 -I /root/exectrail-agent.pyz run --config /root/agent.conf"
+        )
+
+    def entries(self, word: str, least: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        """Wait for so many accesses whose command has the word in it."""
+        deadline = time.monotonic() + 20
         while True:
-            entries = [each for each in self.records() if each["kind"] == "Kubernetes"]
-            found = [each for each in entries if word in each["entry.cmdline"]]
-            if found:
-                return found[-1]
-            assert time.monotonic() < deadline, [each["entry.cmdline"] for each in entries]
+            every = [each for each in self.records() if each["kind"] == "Kubernetes"]
+            mine = [each for each in every if word in each.get("entry.cmdline", "")]
+            found = [each for each in mine if fields.items() <= each.items()]
+            if len(found) >= least:
+                return found
+            assert time.monotonic() < deadline, [each.get("entry.cmdline") for each in every]
             time.sleep(0.2)
+
+    def entry(self, word: str) -> dict[str, Any]:
+        """Wait for the access whose command has the word in it."""
+        return self.entries(word)[-1]
 
     def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
         """Wait for the end of an access; give its records."""
@@ -132,16 +188,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with cluster("test-entries", masters=1, workers=0) as made:
         root = made.root(made.masters[0])
         (root / "root/exectrail-agent.pyz").write_bytes(archive.read_bytes())
-        (root / "root/agent.conf").write_text(CONFIG)
         seen = Watched(made)
-        seen.on_node(
-            "systemd-run --quiet --unit=agent --property=Delegate=yes --property=Type=notify "
-            "python3 -I /root/exectrail-agent.pyz run --config /root/agent.conf"
-        )
+        seen.start("probes = full\n")
         pods = yaml.safe_dump_all([POD, *(pod(**each) for each in OTHERS)])
         kubectl(made, "apply", "-f", "-", stdin=pods.encode())
         kubectl(made, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         yield seen
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def terminal(made: Cluster, *arguments: str) -> None:
@@ -190,23 +246,12 @@ def test_kubectl_exec_with_a_terminal(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "probe", "kind"),
-    [
-        ("/etc/hostname", "startup", "probe"),
-        ("/etc/group", "liveness", "probe"),
-        ("/etc/passwd", "readiness", "probe"),
-        ("/etc/shells", "postStart", "hook"),
-    ],
+    ("word", "probe"), [("/etc/group", "liveness"), ("/etc/passwd", "readiness")]
 )
-def test_probes_and_hooks(watched: Watched, word: str, probe: str, kind: str) -> None:
-    # The first may come before the API server has told of the pod; those that follow are known.
+def test_probes(watched: Watched, word: str, probe: str) -> None:
     entry = watched.entry(word)
 
-    if probe in {"startup", "postStart"} and entry["entry.type"] == "exec":
-        assert entry["entry.confidence"] < 1
-        return
-    assert entry["entry.type"] == kind
-    assert entry["entry.probe"] == probe
+    assert (entry["entry.type"], entry["entry.probe"]) == ("probe", probe)
 
 
 def test_copying_both_ways(watched: Watched, tmp_path: Path) -> None:
@@ -395,6 +440,49 @@ def test_from_the_node_by_nsenter(watched: Watched) -> None:
     assert entry["k8s.pod.name"] == "web"
 
 
+def test_somebody_who_only_joins_the_control_group(watched: Watched) -> None:
+    groups = f"find /sys/fs/cgroup -path '*{watched.container('web')}*' -name cgroup.procs"
+    join = f"for group in $({groups}); do echo $$ >$group; done"
+    watched.on_node(f"{join}; exec cat /proc/uptime >/dev/null")
+    entry = watched.entry("/proc/uptime")
+
+    assert (entry["entry.type"], entry["entry.confidence"]) == ("unknown", 0.5)
+    assert "without a known runtime" in entry["entry.reason"]
+    assert entry["k8s.pod.name"] == "web"
+
+
+def test_applets_of_busybox(watched: Watched) -> None:
+    script = "cat /dev/null applet; (head -n 1 /etc/passwd); busybox sleep 0; exit 4"
+    command = kubectl_command(watched.cluster, "exec", "small", "--", "sh", "-c", script)
+    done = subprocess.run(command, capture_output=True, check=False)
+    session = watched.session(watched.entry("applet"))
+
+    assert done.returncode == 4
+    programs = [each for each in session if each["kind"] == "Command"]
+    # What the shell runs by itself, as `head` in its child here, is no program.
+    assert [(each["process.name"], each["process.args"]) for each in programs] == [
+        ("sh", ["sh", "-c", script]),
+        ("cat", ["cat", "/dev/null", "applet"]),
+        ("busybox", ["busybox", "sleep", "0"]),
+    ]
+    assert {each["process.executable"] for each in programs} == {"/bin/busybox"}
+
+
+@pytest.mark.parametrize(
+    ("word", "probe", "kind"),
+    [("/etc/hostname", "startup", "probe"), ("/etc/shells", "postStart", "hook")],
+)
+def test_what_runs_at_each_start_of_a_container(
+    watched: Watched, word: str, probe: str, kind: str
+) -> None:
+    first, second = watched.entries(word, 2, **{"k8s.pod.name": "again"})[:2]
+
+    # The first may come before the API server has told of the pod, and is no surer than that.
+    early = first["entry.type"] == "exec" and first["entry.confidence"] <= 0.6
+    assert early or (first["entry.type"], first["entry.probe"]) == (kind, probe)
+    assert (second["entry.type"], second["entry.probe"]) == (kind, probe)
+
+
 def test_what_a_workload_does_by_itself_is_no_access(watched: Watched) -> None:
     entries = {each["entry.cmdline"] for each in watched.records() if each["kind"] == "Kubernetes"}
 
@@ -406,6 +494,56 @@ def test_a_hook_at_the_end(watched: Watched) -> None:
     entry = watched.entry("/etc/issue")
 
     assert (entry["entry.type"], entry["entry.probe"]) == ("hook", "preStop")
+
+
+def test_a_session_that_is_older_than_the_agent(watched: Watched) -> None:
+    shell = Shell(watched.cluster, "heard")
+    try:
+        shell.run("early")
+        watched.on_node("systemctl stop agent && rm -r /sys/fs/bpf/exectrail")
+        watched.start("probes = full\n")
+        shell.run("late")
+        assert shell.end() == 0
+    finally:
+        shell.kill()
+    (entry,) = watched.entries("", recovered=True)
+
+    assert (entry["entry.type"], entry["entry.confidence"]) == ("unknown", 0.2)
+    assert entry["k8s.pod.name"] == "heard"
+    assert watched.commands(entry) == [["cat", "/dev/null", "late"]]
+
+
+def test_probes_and_hooks_are_counted_by_default(watched: Watched) -> None:
+    watched.on_node("systemctl stop agent")
+    known = len(watched.records())
+    watched.start("")
+    kubectl(watched.cluster, "apply", "-f", "-", stdin=yaml.safe_dump(pod(**COUNTED)).encode())
+    ran = watched.cluster.root(watched.cluster.masters[0]) / "root/runs"
+    try:
+        wait(lambda: len(lines(ran / "liveness")) > 1, 30, "two runs")
+        # Nobody begins another run then, and those under way come to their end.
+        watched.on_node("systemctl kill -s STOP kubelet; sleep 1; systemctl stop agent")
+        counts = {path.name: len(lines(path)) for path in ran.iterdir()}
+    finally:
+        watched.on_node("systemctl kill -s CONT kubelet")
+    mine = [each for each in watched.records()[known:] if each.get("k8s.pod.name") == "counted"]
+    watched.start("probes = full\n")
+
+    assert {each["kind"] for each in mine} == {"Throttle"}
+    told = {
+        each["throttle.probe"]: [
+            each["throttle.reason"],
+            *(each[f"throttle.{name}"] for name in ("runs", "count", "failures")),
+        ]
+        for each in mine
+    }
+    assert len(told) == len(mine)
+    assert told == {
+        "postStart": ["hook", counts["postStart"], 2 * counts["postStart"], 0],
+        "startup": ["probe", counts["startup"], 2 * counts["startup"], 0],
+        "liveness": ["probe", counts["liveness"], 2 * counts["liveness"], 0],
+        "readiness": ["probe", counts["readiness"], 2 * counts["readiness"], counts["readiness"]],
+    }
 
 
 def test_every_line_is_what_its_schema_says_and_nothing_is_missing(watched: Watched) -> None:

@@ -105,6 +105,14 @@ class Story:
     def process(self) -> str:
         return self.on_worker("systemctl", "show", "-P", "MainPID", "exectrail-agent")
 
+    def limits(self) -> dict[str, str]:
+        """What systemd holds the service to."""
+        said = self.on_worker(
+            *("systemctl", "show", "exectrail-agent"),
+            *("-p", "CPUQuotaPerSecUSec", "-p", "MemoryMax", "-p", "OOMScoreAdjust"),
+        )
+        return dict(line.split("=") for line in said.splitlines())
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.on_worker("exectrail-agent", "status", "--json"))
         return found
@@ -117,8 +125,9 @@ class Story:
         )
 
     def records(self) -> list[dict[str, Any]]:
-        lines = (self.cluster.root(self.worker) / LOG).read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        text = (self.cluster.root(self.worker) / LOG).read_text()
+        # The last line may be under way.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def sessions_with(self, word: str) -> set[str]:
         """The sessions in which the program that is known by a word has run."""
@@ -225,7 +234,14 @@ def test_the_service_is_confined(story: Story) -> None:
     allowed = int(dict(re.findall(r"(\w+):\t(.*)", status))["CapBnd"], 16)
     # CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
     assert allowed == 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39
-    assert "connections" not in story.on_worker("ss", "-Hlnptu", f"| grep pid={process},")
+    listening = story.on_worker("ss", "-Hlnptuw")
+    assert '"sshd",pid=' in listening
+    assert f"pid={process}," not in listening
+    assert story.limits() == {
+        "CPUQuotaPerSecUSec": "infinity",
+        "MemoryMax": str(96 << 20),
+        "OOMScoreAdjust": "-500",
+    }
 
 
 @pytest.mark.parametrize("sensor", ["bpf", "audit"])
@@ -276,7 +292,8 @@ def test_an_upgrade_with_other_settings_keeps_the_session(story: Story) -> None:
     story.archive = agents.another(story.archive, "second")
     metrics = story.cluster.root(story.worker) / METRICS.lstrip("/")
     metrics.parent.mkdir()
-    story.play("--limit", story.worker.name, cluster_id="second", metrics_file=METRICS).good()
+    settings = {"cluster_id": "second", "cpu_quota": "70%", "memory_max": "128M"}
+    story.play("--limit", story.worker.name, metrics_file=METRICS, **settings).good()
     story.shells[0].run("upgraded")
 
     assert story.process() != before
@@ -290,6 +307,28 @@ def test_an_upgrade_with_other_settings_keeps_the_session(story: Story) -> None:
     assert access["clusterid"] == "second"
     assert "exectrail_agent_up 1\n" in metrics.read_text()
     assert story.mode(METRICS.lstrip("/")) == "0644"
+    limits = story.limits()
+    assert (limits["CPUQuotaPerSecUSec"], limits["MemoryMax"]) == ("700ms", str(128 << 20))
+
+
+def test_an_agent_that_hangs_is_ended_and_another_tells_what_it_missed(story: Story) -> None:
+    drop_in = "/run/systemd/system/exectrail-agent.service.d"
+    story.on_worker("mkdir", drop_in)
+    try:
+        story.on_worker(f"printf '[Service]\\nWatchdogSec=3\\n' >{drop_in}/sooner.conf")
+        story.on_worker("systemctl daemon-reload && systemctl restart exectrail-agent")
+        story.until_healthy()
+        hung = story.process()
+        story.on_worker("kill", "-STOP", hung)
+        story.shells[0].run("hung")
+        wait(lambda: story.process() not in {"0", hung}, 15, "another process")
+    finally:
+        story.on_worker(f"rm -r {drop_in}; systemctl daemon-reload")
+    story.until_healthy()
+
+    assert "Watchdog timeout" in story.on_worker("journalctl", "-u", "exectrail-agent")
+    assert story.sessions_with("hung") == story.sessions_with("installed")
+    assert not [one for one in story.records() if one["kind"] == "Loss"]
 
 
 def test_an_exec_goes_on_when_the_agent_is_killed_and_when_it_stops(story: Story) -> None:

@@ -5,6 +5,7 @@ The tests are steps of one story and need the order in which they stand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,16 @@ from exectrail_agent.audit.control import AuditControl
 control = AuditControl()
 status = control.status()
 print(status.enabled, status.pid, status.rate_limit, status.backlog_limit, len(control.rules()))
+"""
+
+# Somebody enters what is named as a container, and sets the clock there. Behind: ahead of the time,
+# what is due by then would begin.
+SESSION = """
+systemctl stop systemd-timesyncd
+group=/sys/fs/cgroup/$(printf %064d 1)
+mkdir -p $group
+sh -c 'echo $$ > "$0/cgroup.procs"; exec sh -c "id; date -s \\"1 hour ago\\"; id"' $group
+rmdir $group
 """
 
 
@@ -121,10 +132,11 @@ def test_a_second_run_changes_nothing(story: Story) -> None:
 
 def test_a_clock_that_is_off_by_an_hour_is_named_and_nothing_else(story: Story) -> None:
     one = story.machines[1]
-    # Behind: ahead of the time, what is due by then would begin.
-    one.run("systemctl stop systemd-timesyncd && date -s '1 hour ago'")
+    one.run(SESSION)
     try:
         judged = story.fleet.judge("verify")
+        # It exits with 1, as it is degraded.
+        told = one.run("exectrail-agent status || true").stdout
     finally:
         one.run("date -s '1 hour' && systemctl start systemd-timesyncd")
 
@@ -132,6 +144,14 @@ def test_a_clock_that_is_off_by_an_hour_is_named_and_nothing_else(story: Story) 
     assert {host: list(rows) for host, rows in judged.findings.items()} == {
         one.image: ["node.clock-offset"]
     }
+    assert "degraded\n  because in the last ten minutes the wall clock was set by -36" in told
+    log = one.run("cat /var/log/exectrail/advaudit.log").stdout
+    records = [json.loads(line) for line in log.splitlines()]
+    trace = next(each["traceId"] for each in records if each["kind"] == "Kubernetes")
+    session = [each for each in records if each.get("traceId") == trace]
+    names = [each["process.name"] for each in session if each["kind"] == "Command"]
+    assert names == ["sh", "id", "date", "id"]
+    assert session == sorted(session, key=lambda each: each["time.boot"])
     assert re.search(r"-3[56]\d\d\.\d s", judged.findings[one.image]["node.clock-offset"])
 
 
