@@ -77,9 +77,9 @@ def bytecode(name: str, source: bytes) -> bytes:
     # Never compared with the source (PEP 552): both are in the archive. Before version 3 of the
     # format the same code gives the same bytes.
     head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
-    return (
-        head + importlib.util.source_hash(source) + marshal.dumps(compile(source, name, "exec"), 2)
-    )
+    # Neither this module's own features nor the options of the Python that builds.
+    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    return head + importlib.util.source_hash(source) + marshal.dumps(code, 2)
 
 
 def build(package: Path = PACKAGE) -> bytes:

@@ -129,7 +129,7 @@ TRACES = (
     RUNTIME,
     PINS,
 )
-LOSS = "events were lost"
+PAST = "in the last ten minutes "
 STALE = 30
 # systemd gives the service 90 s to start and 20 s to stop.
 COMMAND_SECONDS = 150
@@ -325,7 +325,7 @@ def obstacle(folder):
     said = status()
     if said.get("pid") != pid or time.time() - said["written"] > STALE:
         return "it says nothing of itself"
-    reasons = [reason for reason in said["reasons"] if not reason.startswith(LOSS)]
+    reasons = [reason for reason in said["reasons"] if not reason.startswith(PAST)]
     if reasons:
         return "; ".join(reasons)
     if not said["canary"]:

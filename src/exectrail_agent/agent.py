@@ -3,67 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from exectrail_agent import __version__, health, state
-from exectrail_agent.address import own_address
+from exectrail_agent.assembly import assemble
 from exectrail_agent.canary import Canary, CanaryError
 from exectrail_agent.clock import Clock
 from exectrail_agent.config import Config
-from exectrail_agent.containers.index import ContainerIndex
-from exectrail_agent.containers.kubelet import KubeletPods, api_server
 from exectrail_agent.events import Event, Sensor
-from exectrail_agent.log.ids import IdSource
-from exectrail_agent.log.ledger import Ledger
-from exectrail_agent.log.loss import LossAccountant
-from exectrail_agent.log.records import NodeIdentity, RecordMaker
-from exectrail_agent.log.writer import RecordWriter
 from exectrail_agent.notify import Notifier
 from exectrail_agent.proc import ProcReader
 from exectrail_agent.sessions import unseen
 from exectrail_agent.sessions.narrator import Outcome
-from exectrail_agent.sessions.tracker import SessionTracker
 
 _STATUS_SECONDS = 5.0
 _SECOND = 1.0
-_BURST = 0.01
 _MANY = 256
-_FLOODS = ((_MANY, 0.05), (16, 0.15), (0, _BURST))
-"""Seconds to wait for more events, once at least so many have come together: for a flood's until
-there are many. A person's few commands wait less: their parents can be looked up in /proc only as
-long as they live. All that the audit sensor tells is completed from there."""
+_BUSY = 64
+_WAITS = {"bpf": (0.25, 1.0), "audit": (0.01, 0.01)}
+"""Seconds to wait for more events; the second, once `_BUSY` have come together: a wake-up for many
+costs a fraction of one for each. All that the audit sensor tells is completed from /proc, where its
+processes are to be found only as long as they live."""
+_STEP = 0.25
+_SPARE = 0.1
+"""How full the kernel's buffer may be to wait on, looked at every `_STEP` seconds."""
+_GARBAGE = 20_000
+"""Objects that come until those that refer to each other are looked for: some turns of a flood."""
 _ROUNDS = 256
 """More than a ring holds. In an endless flood too, losses are told and the watchdog is served."""
 _CALM = 2.0
 """Seconds without a loss after which the open sessions are compared with the kernel's."""
 _DESCRIBED = 2.0
 """Seconds after which the containers that were there at the start have been described."""
-_MEMORY = 600.0
-"""Seconds for which a loss keeps the agent degraded."""
 _LASTING = ("Kubernetes", "SessionEnd", "Loss")
 """Records after which the state that outlives a restart is another."""
-LOG = "advaudit.log"
-
-
-@dataclass
-class Parts:
-    """What the loop works with."""
-
-    sensor: Sensor
-    index: ContainerIndex
-    pods: KubeletPods | None
-    maker: RecordMaker
-    tracker: SessionTracker
-    writer: RecordWriter
-    losses: LossAccountant
-    ledger: Ledger
 
 
 class Agent:
@@ -75,7 +54,7 @@ class Agent:
         self._clock = Clock()
         self._state = Path(config.get("paths", "state")) / "state.json"
         self._runtime: Path = config.get("paths", "runtime")
-        self._parts = _assemble(config, sensor, self._clock, state.load(self._state))
+        self._parts = assemble(config, sensor, self._clock, state.load(self._state))
         self._parts.writer.alive = self._alive
         sensor.taken = self._parts.ledger.take
         self._canary = Canary()
@@ -90,12 +69,14 @@ class Agent:
         )
         self._stopping = False
         self._dirty = False
-        self._burst = _BURST
+        self._busy = False
         self._due = dict.fromkeys(("status", "save", "watchdog", "canary"), 0.0)
-        self._lost_at = -_MEMORY
+        self._past = health.Past(self._parts.losses.totals)
         self._compare_at = 0.0
         self._adopt_at = 0.0
         self._canary_problem = ""
+        self._fill = 0.0
+        self._unmeasured = ""
         self._state_word = ""
 
     def run(self) -> None:
@@ -106,39 +87,54 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGUSR1, self._prove_now)
-        poll = select.epoll()
-        for descriptor in (reader, parts.sensor.fileno(), parts.index.fileno()):
+        poll, others = select.epoll(), select.epoll()
+        for descriptor in (reader, parts.index.fileno()):
+            others.register(descriptor, select.EPOLLIN)
+        for descriptor in (others.fileno(), parts.sensor.fileno()):
             poll.register(descriptor, select.EPOLLIN)
         now = self._now()
-        parts.tracker.restore(state.load(self._state).get("sessions", {}))
         self._follow(parts.tracker.recover(parts.sensor.live(), now))
         if not parts.sensor.resumed:
+            self._tell_of_absence(now)
             self._adopt(now)
             self._adopt_at = now + _DESCRIBED
         self._turn()
+        # What is there by now stays; what an event makes goes without being looked for.
+        gc.freeze()
+        gc.set_threshold(_GARBAGE)
         self._notifier.say(f"READY=1\nSTATUS=sensor {parts.sensor.name}")
         while not self._stopping:
-            for descriptor, _ in poll.poll(self._pause()):
-                if descriptor == reader:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(reader, 512)
-                elif descriptor == parts.sensor.fileno():
-                    # Events come in bursts: one wake-up for many costs a fraction.
-                    time.sleep(self._burst)
+            ready = [descriptor for descriptor, _ in poll.poll(self._pause())]
+            if parts.sensor.fileno() in ready:
+                self._gather(others, reader)
+            with contextlib.suppress(BlockingIOError):
+                os.read(reader, 512)
             self._turn()
         poll.close()
+        others.close()
         signal.set_wakeup_fd(-1)
         os.close(reader)
         os.close(writer)
 
+    def _gather(self, others: select.epoll, reader: int) -> None:
+        """Let more events come, and look at containers meanwhile: some are soon gone."""
+        parts = self._parts
+        left = _WAITS[parts.sensor.name][self._busy]
+        end = self._now() + left
+        while left > 0 and parts.sensor.fill() <= _SPARE:
+            for descriptor, _ in others.poll(min(left, _STEP)):
+                if descriptor == reader:
+                    return
+                parts.index.refresh()
+            left = end - self._now()
+
     def close(self, *, keep: bool) -> None:
-        """Write what is held back and let go; with `keep` capture goes on in the kernel."""
+        """Write all that is held back and let go; with `keep` capture goes on in the kernel."""
         parts = self._parts
         self._notifier.say("STOPPING=1")
         self._canary.close()
         self._read()
-        if not keep:
-            self._follow(parts.tracker.flush(self._now()))
+        self._follow(parts.tracker.flush(self._now()))
         self._save()
         parts.sensor.close(keep=keep)
         parts.writer.close()
@@ -151,12 +147,18 @@ class Agent:
         # What comes meanwhile wakes it again.
         self._read(_MANY)
         now = self._now()
+        if parts.pods is not None and parts.pods.wait(now) <= 0:
+            parts.pods.poll(now)
         due = parts.tracker.next_due()
         if due is not None or self._due["status"] <= now:
             self._follow(parts.tracker.tick(now))
+        jump = self._clock.sample()
+        if jump:
+            self._past.jump(jump.nanoseconds, now)
+            parts.writer.append([parts.maker.clock_jump(jump)])
+            self._due["status"] = now
         lost = parts.losses.update(parts.sensor.losses())
         if lost:
-            self._lost_at = now
             parts.writer.append(lost)
             if parts.sensor.name == "bpf":
                 self._compare_at = now + _CALM
@@ -169,8 +171,6 @@ class Agent:
             self._adopt_at = 0.0
             self._adopt(now)
         parts.writer.tick()
-        if parts.pods is not None and parts.pods.wait(now) <= 0:
-            parts.pods.poll(now)
         self._prove(now)
         if self._dirty and self._due["save"] <= now:
             self._save()
@@ -180,6 +180,13 @@ class Agent:
             self._tell(now)
             self._due["status"] = now + _STATUS_SECONDS
         self._alive()
+
+    def _tell_of_absence(self, now: float) -> None:
+        """Say that nobody watched since an earlier agent of this boot: not even a count is left."""
+        if self._parts.left:
+            seconds = now - self._parts.left / 1e9
+            what = f"nobody watched for {seconds:.1f} s at most: what ran then is not known"
+            self._record("notice", "unwatched", what)
 
     def _adopt(self, now: float) -> None:
         """Follow the sessions that began before there was anything in the kernel to see them."""
@@ -193,13 +200,11 @@ class Agent:
         Containers are looked at after it, so that they are known.
         """
         parts = self._parts
-        taken = 0
-        for _ in range(_ROUNDS):
+        self._fill = max(self._fill, parts.sensor.fill())
+        for turn in range(_ROUNDS):
             events = parts.sensor.read()
-            taken += len(events)
+            self._busy = bool(turn) or len(events) >= _BUSY
             parts.index.refresh()
-            if parts.sensor.name == "bpf":
-                self._burst = next(wait for least, wait in _FLOODS if taken >= least)
             if not events:
                 return
             now = self._now()
@@ -279,13 +284,16 @@ class Agent:
         status.written = time.time()
         status.records = sum(parts.writer.records.values())
         status.losses = {**parts.losses.totals, **parts.writer.lost}
+        self._past.lose(status.losses, now)
         status.losses = {cause: count for cause, count in status.losses.items() if count}
+        status.fill, self._fill = round(self._fill, 4), 0.0
         status.sessions = parts.tracker.open_sessions
         status.containers = len(parts.index.all())
         status.reasons = list(self._reasons(now))
         status.notes = [
             *getattr(parts.sensor, "notices", ()),
-            *([parts.pods.problem] if parts.pods and parts.pods.problem else []),
+            *self._unasked(),
+            *([self._unmeasured] if self._unmeasured else []),
         ]
         word = "degraded" if status.reasons else "healthy"
         if word != self._state_word:
@@ -295,31 +303,45 @@ class Agent:
         with contextlib.suppress(OSError):
             # Who looks for it finds it stale, which is what the disk makes of it.
             health.write(status, self._runtime)
-            metrics = self._config.get("health", "metrics_file")
-            if metrics is not None:
+        metrics = self._config.get("health", "metrics_file")
+        if metrics is not None:
+            self._unmeasured = ""
+            try:
                 health.write_metrics(status, metrics)
+            except OSError as error:
+                self._unmeasured = f"{metrics}: {error.strerror}"
 
     def _reasons(self, now: float) -> list[str]:
         parts = self._parts
         found = [self._canary_problem, parts.writer.problem or ""]
         if not health.proc_is_ours():
             found.append("/proc is of another pid namespace: containers can't be told")
-        if now - self._lost_at < _MEMORY:
-            found.append(
-                "events were lost in the last ten minutes: "
-                + ", ".join(f"{k} {v}" for k, v in sorted(self._status.losses.items()))
-            )
+        found += self._past.reasons(now)
         found += [f"{name}: {why}" for name, why in parts.index.problems.items() if name != "pods"]
         return [each for each in found if each]
+
+    def _unasked(self) -> list[str]:
+        """Say why nobody tells of pods, if there are any."""
+        parts = self._parts
+        if parts.pods:
+            return [parts.pods.problem] if parts.pods.problem else []
+        there = parts.nobody and any(one.pod for one in parts.index.all())
+        return [f"labels and probes are not known: {parts.nobody}"] if there else []
 
     def _record(self, word: str, cause: str, detail: str) -> None:
         self._parts.writer.append([self._parts.maker.health(word, cause, detail)])
 
     def _save(self) -> None:
-        data = {"sessions": self._parts.tracker.snapshot(), "losses": self._parts.losses.totals}
+        parts = self._parts
+        data = {
+            "boot": parts.maker.node.boot,
+            "time": self._clock.now(),
+            "sessions": parts.tracker.snapshot(),
+            "losses": parts.losses.totals,
+        }
         with contextlib.suppress(OSError):
             # Without it the next agent finds the sessions in the kernel, under new ids.
-            state.save(self._state, {**data, "boot": _boot()})
+            state.save(self._state, data)
             self._dirty = False
 
     def _alive(self) -> None:
@@ -338,51 +360,6 @@ class Agent:
 
     def _now(self) -> float:
         return self._clock.now() / 1e9
-
-
-def _assemble(config: Config, sensor: Sensor, clock: Clock, saved: dict[str, object]) -> Parts:
-    node = NodeIdentity(
-        cluster_id=config.get("agent", "cluster_id"),
-        name=config.get("agent", "node_name") or socket.gethostname(),
-        ip=own_address(),
-        boot=_boot(),
-    )
-    pods = _pods(config, node.name)
-    index = ContainerIndex(pods=pods)
-    maker = RecordMaker(node, IdSource(), clock)
-    tracker = SessionTracker(
-        maker,
-        index,
-        hold=config.get("agent", "hold_seconds"),
-        everything=config.get("agent", "record") == "all",
-        probes=config.get("agent", "probes"),
-    )
-    runtime: Path = config.get("paths", "runtime")
-    ledger = Ledger(runtime / "ledger", node.boot)
-    writer = RecordWriter(
-        Path(config.get("log", "folder")) / LOG,
-        maker,
-        max_bytes=config.get("log", "max_size_mb") * 1_000_000,
-        max_files=config.get("log", "max_files"),
-        ledger=ledger,
-    )
-    totals = saved.get("losses") if saved.get("boot") == node.boot else None
-    losses = LossAccountant(maker, totals if isinstance(totals, dict) else None)
-    return Parts(sensor, index, pods, maker, tracker, writer, losses, ledger)
-
-
-def _pods(config: Config, node: str) -> KubeletPods | None:
-    if config.get("kubernetes", "pods") == "off":
-        return None
-    try:
-        return KubeletPods(api_server(node, str(config.get("kubernetes", "kubeconfig"))))
-    except (OSError, ValueError):
-        # No node of Kubernetes, or not one that lets itself be asked.
-        return None
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _count_start(runtime: Path) -> int:

@@ -12,7 +12,7 @@ import secrets
 import signal
 from pathlib import Path
 
-from exectrail_agent.events import Event, ExecEvent
+from exectrail_agent.events import AlikeEvent, Event, ExecEvent
 
 _PROGRAMS = ("/bin/sleep", "/usr/bin/sleep")
 _LASTS = "0.3"
@@ -62,6 +62,8 @@ class Canary:
 
     def take(self, event: Event, now: float) -> bool:
         """Say whether the event is the canary's; note that it came back."""
+        if isinstance(event, AlikeEvent):
+            event = event.whole()
         if not isinstance(event, ExecEvent) or self._started is None:
             return False
         if event.parent.pid != os.getpid() or self._mark not in event.argv:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from exectrail_agent import __version__, config, health
-from exectrail_agent.agent import LOG, Agent
+from exectrail_agent.agent import Agent
+from exectrail_agent.assembly import LOG
 from exectrail_agent.audit.sensor import AuditSensor
 from exectrail_agent.bpf.pins import remove_pins
 from exectrail_agent.bpf.sensor import BpfSensor

@@ -36,7 +36,7 @@ class Clock:
         self._boot_time = boot_time
         self._wall_time = wall_time
         self._offset = self._measure()
-        self._second = -1
+        self._begin = -_SECOND
         self._text = ""
 
     def now(self) -> int:
@@ -47,15 +47,18 @@ class Clock:
         """Measure the offset anew; tell of a change too large for a clock that is being slewed."""
         offset = self._measure()
         change, self._offset = offset - self._offset, offset
+        self._begin -= change
         return ClockJump(self.now(), change) if abs(change) >= _JUMP else None
 
     def text(self, boot_time: int) -> str:
         """Return a boot time as RFC 3339 in UTC with nanoseconds."""
-        second, rest = divmod(boot_time + self._offset, _SECOND)
-        if second != self._second:
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
-        return f"{self._text}.{rest:09d}Z"
+        rest = boot_time - self._begin
+        if not 0 <= rest < _SECOND:
+            second, rest = divmod(boot_time + self._offset, _SECOND)
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._begin = boot_time - rest
+        # Nine digits, in half the time of a format.
+        return f"{self._text}{str(_SECOND + rest)[1:]}Z"
 
     def _measure(self) -> int:
         before = self._boot_time()

@@ -10,8 +10,8 @@ much as all else that is done with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, Union
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol, Union
 
 UNSET_LOGIN_UID = 0xFFFFFFFF
 """Login uid, and audit session, of a process that no login began."""
@@ -52,6 +52,8 @@ class ExecEvent:
     - `environment`: of an entry, those of AUDIT_VARIABLES that it has.
     - `tty`: (major, minor), or None.
     - `unknown`: what the sensor could not find out, by field name, with the reason.
+    - `above_pid`, `above_start`: of the nearest ancestor in the session that has run a program; 0
+      if there is none, or if the sensor does not know. Of an entry within a session: in the outer.
     - `outer`: of an entry, the session that the process belonged to until then; 0 for none.
     - `device`: of an entry that was gone too soon to be found anywhere, that of the file system its
       program was on, as stat has it; `through`: the arguments of the runtime that started it.
@@ -76,9 +78,49 @@ class ExecEvent:
     memfd: bool = False
     environment: Mapping[bytes, bytes] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
+    above_pid: int = 0
+    above_start: int = 0
     outer: int = 0
     device: int = 0
     through: bytes = b""
+
+
+class AlikeEvent(NamedTuple):
+    """An exec that differs from an earlier one, `model`, in process and arguments alone.
+
+    `argv` is whole, `process` is ``(time, start, pid, host_pid, parent_start, above_start,
+    above_pid, parent_pid, parent_host_pid)``: to read, tell and write the commands of a loop so
+    takes a fraction of the time.
+    """
+
+    session: int
+    process: tuple[int, ...]
+    argv: bytes
+    model: ExecEvent
+
+    @property
+    def time(self) -> int:
+        """When it was."""
+        return self.process[0]
+
+    def whole(self) -> ExecEvent:
+        """Return it as any other exec."""
+        time, start, pid, host_pid, *others = self.process
+        parent_start, above_start, above_pid, parent_pid, parent_host_pid = others
+        model = self.model
+        return replace(
+            model,
+            time=time,
+            session=self.session,
+            task=replace(model.task, pid=pid, start=start, host_pid=host_pid),
+            parent=replace(
+                model.parent, pid=parent_pid, start=parent_start, host_pid=parent_host_pid
+            ),
+            above_pid=above_pid,
+            above_start=above_start,
+            argv=self.argv,
+            argv_size=len(self.argv),
+        )
 
 
 @dataclass
@@ -103,7 +145,7 @@ class EndEvent:
     session: int
 
 
-Event = Union[ExecEvent, ExitEvent, EndEvent]
+Event = Union[ExecEvent, AlikeEvent, ExitEvent, EndEvent]
 
 
 @dataclass(frozen=True)
@@ -135,6 +177,9 @@ class Sensor(Protocol):
 
     def read(self) -> Sequence[Event]:
         """Return the events that wait, in the order in which they happened."""
+
+    def fill(self) -> float:
+        """Return how full the kernel's buffer is: 0 to 1, beyond which events are lost."""
 
     def drop(self, session: int) -> None:
         """Say that a session is no access: nothing more of it is told."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from exectrail_agent.proc import ProcReader
 STALE_SECONDS = 30
 HEALTHY, DEGRADED, DOWN = 0, 1, 2
 """Exit codes of ``status``."""
+_PAST_SECONDS = 600.0
+_AT_CAP = "rotated-unshipped"
 
 
 @dataclass
 class Status:
     """The agent's own view, rewritten every few seconds.
 
-    Moments are wall-clock seconds; `lag` is from an exec to its record, in seconds; `reasons` say
-    in words why it is degraded, `notes` what else its user should know.
+    Moments are wall-clock seconds; `lag` is from an exec to its record, in seconds; `fill` is how
+    full, from 0 to 1, the kernel's buffer was at most since the last time; `reasons` say in words
+    why it is degraded, `notes` what else its user should know.
     """
 
     version: str = ""
@@ -36,11 +40,54 @@ class Status:
     sessions: int = 0
     containers: int = 0
     lag: float = 0.0
+    fill: float = 0.0
     last_record: float = 0.0
     canary: float = 0.0
     canary_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+class Past:
+    """What went wrong in the last ten minutes. Times are seconds of the boot clock."""
+
+    def __init__(self, totals: Mapping[str, int]) -> None:
+        """Begin with losses that are known by cause, and are nobody's news."""
+        self._totals = Counter(totals)
+        self._losses: deque[tuple[float, Counter[str]]] = deque()
+        self._jump = (-_PAST_SECONDS, 0)
+
+    def lose(self, totals: Mapping[str, int], now: float) -> None:
+        """Note the losses by cause up to now; a smaller total began anew."""
+        grown: Counter[str] = Counter()
+        for cause, total in totals.items():
+            before = self._totals[cause]
+            grown[cause] = total - before if total >= before else total
+        self._totals = Counter(totals)
+        if +grown:
+            self._losses.append((now, +grown))
+
+    def jump(self, nanoseconds: int, now: float) -> None:
+        """Note that the wall clock was set."""
+        self._jump = (now, nanoseconds)
+
+    def reasons(self, now: float) -> Iterator[str]:
+        """Yield what to say of it; others know by the first words that it is over."""
+        while self._losses and now - self._losses[0][0] >= _PAST_SECONDS:
+            self._losses.popleft()
+        lost: Counter[str] = sum((grown for _, grown in self._losses), Counter())
+        removed = lost.pop(_AT_CAP, 0)
+        if lost:
+            told = ", ".join(f"{cause} {count}" for cause, count in sorted(lost.items()))
+            yield f"in the last ten minutes events were lost: {told}"
+        if removed:
+            yield (
+                f"in the last ten minutes the log was at its cap: {removed} records went that"
+                " nobody had shipped"
+            )
+        at, nanoseconds = self._jump
+        if now - at < _PAST_SECONDS:
+            yield f"in the last ten minutes the wall clock was set by {nanoseconds / 1e9:+.3f} s"
 
 
 def write(status: Status, folder: Path) -> None:
@@ -57,7 +104,8 @@ def read(folder: Path, now: float) -> tuple[Status, int, str]:
         return Status(reasons=[f"no agent has run here (no {folder}/status.json)"]), DOWN, "down"
     except (OSError, ValueError, TypeError) as error:
         return Status(reasons=[f"{folder}/status.json can't be read: {error}"]), DOWN, "down"
-    if b"exectrail" not in ProcReader().arguments(status.pid):
+    # A pid means nothing in the /proc of others; then only its silence tells.
+    if proc_is_ours() and b"exectrail" not in ProcReader().arguments(status.pid):
         status.reasons.insert(0, f"the agent (pid {status.pid}) does not run")
         return status, DOWN, "down"
     age = now - status.written
@@ -77,6 +125,7 @@ def metrics(status: Status) -> str:
         "sessions": ("gauge", "Sessions that are open", status.sessions),
         "containers": ("gauge", "Containers that are known", status.containers),
         "lag_seconds": ("gauge", "Seconds from the last exec to its record", status.lag),
+        "ring_fill_ratio": ("gauge", "How full the kernel's buffer was at most", status.fill),
         "restarts_total": ("counter", "Starts of the agent in this boot", status.restarts),
         "canary_timestamp_seconds": ("gauge", "When the last self-test passed", status.canary),
         "start_time_seconds": ("gauge", "When the agent started", status.started),

@@ -74,6 +74,14 @@ file = os.memfd_create("in-memory")
 os.write(file, open("/bin/true", "rb").read())
 os.execve(file, ["true", "fileless"], {})
 """
+OPENED = """
+import os
+os.execve(os.open("/usr/bin/id", os.O_RDONLY), ["who", "-u"], {})
+"""
+NO_ARGUMENTS = """
+import ctypes
+ctypes.CDLL(None).execve(b"/usr/bin/id", (ctypes.c_char_p * 1)(), None)
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class Case:
     - `way`: ``exec``, ``terminal``, or the options of nsenter.
     - `commands`: the command lines to be recorded, in any order, besides the first one.
     - `exits`: exit codes by program name. `entry`: the type of the access.
+    - `told`: fields of the last command's record; None for one that it must not have.
     """
 
     name: str
@@ -91,6 +100,7 @@ class Case:
     way: str = "exec"
     exits: Mapping[str, int] = field(default_factory=dict)
     entry: str = "runtime-exec"
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def shell(name: str, script: str, *commands: str, **more: Any) -> Case:
@@ -101,6 +111,7 @@ def python(name: str, script: str, *commands: str, **more: Any) -> Case:
     return Case(name, ("/usr/bin/python3", "-c", script), commands, **more)
 
 
+ID = {"process.name": "id", "process.executable": "/usr/bin/id"}
 CASES = (
     shell(
         "a tree",
@@ -136,7 +147,9 @@ CASES = (
         "/bin/true there",
     ),
     python("a thread", THREAD, "true by-thread"),
-    python("no file", MEMORY, "true fileless"),
+    python("no file", MEMORY, "true fileless", told={"process.memfd": True}),
+    python("an open file", OPENED, "who -u", told={**ID, "process.memfd": None}),
+    python("no arguments", NO_ARGUMENTS, "", told={**ID, "process.args": [""]}),
     python("the same pid again", SAME_PID, *(f"true run={number}" for number in range(4))),
 )
 
@@ -228,6 +241,8 @@ def judge(case: Case, found: Sequence[Mapping[str, Any]], sensor: str) -> None:
         assert found[1]["process.tty"].startswith("pts/")
     assert len({record["traceId"] for record in found}) == 1
     assert sorted(commands(found)) == sorted([" ".join(case.first), *case.commands])
+    last = [record for record in found if record["kind"] == "Command"][-1]
+    assert {name: last.get(name) for name in case.told} == case.told
     assert found[-1]["kind"] == "SessionEnd"
     exits = [record for record in found if record["kind"] == "CommandExit"]
     codes = {

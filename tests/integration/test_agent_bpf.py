@@ -30,7 +30,14 @@ from exectrail_agent.bpf import layout, pins
 from exectrail_agent.bpf.libbpf import BpfError, Libbpf
 from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
-from exectrail_agent.events import EndEvent, Event, ExecEvent, ExitEvent, SensorError
+from exectrail_agent.events import (
+    AlikeEvent,
+    EndEvent,
+    Event,
+    ExecEvent,
+    ExitEvent,
+    SensorError,
+)
 
 ROOT = Path(__file__).parents[2]
 STORM = Path(__file__).with_name("exec_storm.c")
@@ -124,6 +131,10 @@ def sensor(opened: Open) -> BpfSensor:
     return opened()
 
 
+def whole(events: Sequence[Event]) -> list[Event]:
+    return [event.whole() if isinstance(event, AlikeEvent) else event for event in events]
+
+
 class Seen:
     """Events of this test's sessions, which are told by a word in an argument of their entry."""
 
@@ -134,7 +145,7 @@ class Seen:
         self.numbers: set[int] = set()
 
     def read(self) -> None:
-        for event in self.sensor.read():
+        for event in whole(self.sensor.read()):
             if isinstance(event, ExecEvent) and event.entry and self.word in event.argv:
                 self.numbers.add(event.session)
             if event.session in self.numbers:
@@ -217,6 +228,26 @@ def test_a_daemon_lives_on_after_the_entry(sensor: BpfSensor) -> None:
     seen = Seen(sensor, "true daemon").to_the_end()
     assert seen.commands[-1] == ["/bin/true", "late"]
     assert seen.exits[0].pid == seen.execs[0].task.pid
+
+
+def test_who_has_started_a_program_is_told_though_others_forked_in_between(
+    sensor: BpfSensor,
+) -> None:
+    enter("sh", "-c", "(/bin/true lineage; (/bin/true deep; :); :); (sh -c '/bin/true last; :'); :")
+    seen = Seen(sensor, "lineage").to_the_end()
+    entry, *others = seen.execs
+    above = {words(one)[-1]: (one.above_pid, one.above_start) for one in others}
+    inner = next(one.task for one in others if words(one)[0] == "sh")
+    mine = (entry.task.pid, entry.task.start)
+    assert (entry.above_pid, entry.above_start) == (0, 0)
+    assert above == {
+        "lineage": mine,
+        "deep": mine,
+        "/bin/true last; :": mine,
+        "last": (inner.pid, inner.start),
+    }
+    deep = next(one for one in others if words(one)[-1] == "deep")
+    assert deep.parent.pid != entry.task.pid
 
 
 def test_a_thread_that_runs_a_program_stays_the_same_process(sensor: BpfSensor) -> None:
@@ -321,7 +352,8 @@ def test_what_runs_outside_sessions_wakes_nobody(sensor: BpfSensor, storm: str) 
     while process.poll() is None:
         woken += bool(select.select([sensor], [], [], 0.05)[0])
         told += sensor.read()
-    ours = [one for one in told if isinstance(one, ExecEvent) and one.parent.pid == process.pid]
+    execs = [one for one in whole(told) if isinstance(one, ExecEvent)]
+    ours = [one for one in execs if one.parent.pid == process.pid]
     assert ours == []
     assert woken <= len(told)
 
@@ -440,6 +472,19 @@ def test_a_terminal(sensor: BpfSensor) -> None:
     assert last(sensor, "unattended").tty is None
 
 
+def test_whose_program_it_is(sensor: BpfSensor) -> None:
+    """Who has logged in is said once, by a process of its own; the kernel numbers the login."""
+    script = "echo 1234 > /proc/self/loginuid && cat /proc/self/sessionid && exec setpriv"
+    owner = "--reuid 1001 --regid 1002 --clear-groups"
+    login = enter("sh", "-c", f"{script} {owner} /bin/true owned", stdout=subprocess.PIPE)
+    seen = Seen(sensor, "owned").to_the_end()
+    entry, told = seen.execs[0], seen.execs[-1]
+    assert (told.uid, told.gid, told.login_uid) == (1001, 1002, 1234)
+    assert told.audit_session == int(login.stdout)
+    ours = [int(Path("/proc/self", name).read_text()) for name in ("loginuid", "sessionid")]
+    assert [entry.uid, entry.gid, entry.login_uid, entry.audit_session] == [0, 0, *ours]
+
+
 def test_only_audit_ids_of_an_entry_are_told(sensor: BpfSensor) -> None:
     environment = {
         "PATH": os.environ["PATH"],
@@ -524,7 +569,10 @@ class Node:
             script
         )
         self.process = subprocess.Popen(
-            ["unshare", "-p", "-f", "--mount-proc", sys.executable, "-c", whole, *arguments],
+            [
+                *("unshare", "-p", "-f", "--mount-proc", "--kill-child"),
+                *(sys.executable, "-c", whole, *arguments),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -533,22 +581,33 @@ class Node:
         assert self.process.stdout.readline() == "ready\n"
 
     def go(self) -> Any:
-        out, _ = self.process.communicate("go\n", timeout=60)
+        try:
+            out, _ = self.process.communicate("go\n", timeout=60)
+        finally:
+            self.process.kill()
         return json.loads(out)
 
 
 NODE = """
 import json, subprocess, sys, time
 sys.path.insert(0, {source!r})
-from exectrail_agent.events import ExecEvent
+from exectrail_agent.events import AlikeEvent, ExecEvent
+from exectrail_agent.bpf.libbpf import BpfObject
 from exectrail_agent.bpf.sensor import BpfSensor
-def begin(**options):
+load = BpfObject.load
+def load_small(kernel_half, sizes):
+    for name, entries in sizes.items():
+        kernel_half.resize(name, entries)
+    load(kernel_half)
+def begin(sizes={{}}, **options):
+    BpfObject.load = lambda kernel_half: load_small(kernel_half, sizes)
     sensor = BpfSensor(folder="/nowhere", code=open({code!r}, "rb").read(), **options)
     print("ready", flush=True)
     sys.stdin.readline()
     return sensor
 def execs(sensor):
-    return [one for one in sensor.read() if isinstance(one, ExecEvent)]
+    told = [one.whole() if isinstance(one, AlikeEvent) else one for one in sensor.read()]
+    return [one for one in told if isinstance(one, ExecEvent)]
 """
 
 
@@ -601,6 +660,117 @@ def test_produced_is_told_or_counted(
         assert lost["ring-full"] > 0
 
 
+CROWD = """
+import contextlib, os, signal
+def asleep(groups):
+    found = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            ours = os.getpgid(int(pid)) in groups
+            found += ours and open(f"/proc/{pid}/comm").read() == "sleep\\n"
+    return found
+def until(done):
+    limit = time.monotonic() + 20
+    while not done() and time.monotonic() < limit:
+        time.sleep(0.01)
+def crowd(sensor, commands, produced):
+    before, told = sum(sensor.losses().values()), []
+    def all_are_there():
+        told.extend(execs(sensor))
+        return len(told) + sum(sensor.losses().values()) - before >= produced
+    running = [subprocess.Popen(one, start_new_session=True) for one in commands]
+    until(all_are_there)
+    # One whose parent is gone before it runs its program would come in from outside.
+    groups, sleepers = {one.pid for one in running}, str(commands).count("/bin/sleep")
+    until(lambda: asleep(groups) == sleepers)
+    for one in running:
+        os.killpg(one.pid, signal.SIGKILL)
+        one.wait()
+    until(lambda: not sensor.live())
+    return len(told), len(sensor.live())
+"""
+"""All are there at once; says how many are told, and how many sessions stay behind them."""
+
+
+def counted(lost: dict[str, int]) -> dict[str, int]:
+    return {cause: count for cause, count in lost.items() if count}
+
+
+@pytest.mark.parametrize("name", ["sessions", "tasks"])
+def test_sessions_that_have_no_room_are_counted(code: bytes, tmp_path: Path, name: str) -> None:
+    node = Node(
+        code,
+        tmp_path,
+        CROWD
+        + """
+sensor = begin({sys.argv[1]: 4})
+one = ["unshare", "-m", "/bin/sleep", "60"]
+print(json.dumps([crowd(sensor, [one] * 10, 10), crowd(sensor, [one] * 4, 4), sensor.losses()]))
+""",
+        name,
+    )
+    crowded, after, lost = node.go()
+    assert (crowded, after, counted(lost)) == ([4, 0], [4, 0], {"sessions-full": 6})
+
+
+def test_processes_that_have_no_room_are_counted(code: bytes, tmp_path: Path) -> None:
+    """Each runs one program here; what it will run is not known when it is counted."""
+    node = Node(
+        code,
+        tmp_path,
+        CROWD
+        + """
+sensor = begin({"tasks": 8})
+def enter(count):
+    script = "/bin/sleep 60 & " * count + "wait"
+    return crowd(sensor, [["unshare", "-m", "sh", "-c", script]], 1 + count)
+print(json.dumps([enter(20), enter(7), sensor.losses()]))
+""",
+    )
+    crowded, after, lost = node.go()
+    assert (crowded, after, counted(lost)) == ([8, 0], [8, 0], {"processes-full": 13})
+
+
+def test_a_session_in_a_session_that_has_no_room_is_counted_and_told_as_the_outer(
+    code: bytes, tmp_path: Path
+) -> None:
+    node = Node(
+        code,
+        tmp_path,
+        """
+        sensor = begin({"sessions": 1})
+        inner = "unshare -m sh -c '/bin/true; /bin/true; :'; /bin/true"
+        subprocess.run(["unshare", "-m", "sh", "-c", inner + "; :"])
+        told = [[one.entry, one.outer, one.filename.decode()] for one in execs(sensor)]
+        print(json.dumps([told, sensor.losses(), len(sensor.live())]))
+        """,
+    )
+    told, lost, left = node.go()
+    names = ["sh", "unshare", "sh", "true", "true", "true"]
+    assert [Path(one[2]).name for one in told] == names
+    assert [one[:2] for one in told] == [[True, 0], *[[False, 0]] * 5]
+    assert (counted(lost), left) == ({"sessions-full": 1}, 0)
+
+
+def test_sessions_nested_deeper_than_is_followed_are_counted(code: bytes, tmp_path: Path) -> None:
+    node = Node(
+        code,
+        tmp_path,
+        """
+        sensor = begin()
+        subprocess.run(["unshare", "-m"] * 7 + ["/bin/true"])
+        told = [[one.entry, one.session, one.outer] for one in execs(sensor)]
+        print(json.dumps([told, sensor.losses(), len(sensor.live())]))
+        """,
+    )
+    told, lost, left = node.go()
+    sessions = [session for _, session, _ in told]
+    assert [entry for entry, _, _ in told] == [True] * 5 + [False] * 2
+    assert [outer for _, _, outer in told] == [0, *sessions[:4], 0, 0]
+    assert sessions[4:] == [sessions[4]] * 3
+    assert (counted(lost), left) == ({"sessions-full": 2}, 0)
+
+
 def test_a_storm_is_told_whole_and_in_order(sensor: BpfSensor, storm: str) -> None:
     process = subprocess.Popen(
         ["unshare", "-m", storm, "2000", "0", "/bin/true"], stdout=subprocess.DEVNULL
@@ -620,9 +790,9 @@ def test_arguments_that_no_ring_holds_are_a_loss(opened: Open) -> None:
     assert sensor.losses()["ring-full"] > before
 
 
-@pytest.mark.parametrize("dies", ["at the 20th", "after all"])
+@pytest.mark.parametrize("dies", ["reading", "counting", "having read"])
 def test_what_dies_with_its_reader_was_counted(code: bytes, tmp_path: Path, dies: str) -> None:
-    """The one that it was about to take may be told once more."""
+    """What it was about to take may be told once more."""
     node = Node(
         code,
         tmp_path,
@@ -637,20 +807,26 @@ def test_what_dies_with_its_reader_was_counted(code: bytes, tmp_path: Path, dies
             os.kill(os.getpid(), signal.SIGKILL)
         def count(execs):
             counted[0] += execs
-            if sys.argv[1] == "at the 20th" and counted[0] == 20:
+            if sys.argv[1] == "counting":
                 die()
         reader = os.fork()
         if not reader:
-            sensor.taken, layout.decode = count, die
+            sensor.taken = count
+            if sys.argv[1] == "reading":
+                layout.decode = die
             sensor.read()
-            os._exit(1)
+            die()
         _, status = os.waitpid(reader, 0)
         print(json.dumps([status, counted[0], len(execs(sensor))]))
         """,
         dies,
     )
     produced = 52  # The entry, seq, and 50 times true.
-    expected = {"at the 20th": [20, produced - 19], "after all": [produced, 0]}
+    expected = {
+        "reading": [0, produced],
+        "counting": [produced, produced],
+        "having read": [produced, 0],
+    }
     assert node.go() == [signal.SIGKILL, *expected[dies]]
 
 
@@ -662,7 +838,7 @@ def test_what_cannot_be_decoded_is_counted_once(
     monkeypatch.setattr(layout, "decode", mock.Mock(side_effect=layout.LayoutError))
     enter("/bin/true")
     assert sensor.read() == []
-    assert taken.count(1) > 0
+    assert taken
     assert sum(taken) == 0
     assert sensor.losses()["undecodable"] > 0
 

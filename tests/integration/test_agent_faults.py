@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.skipif(
 
 LONG = "/bin" + "/../bin" * 150 + "/true"
 """A long name of a short program: a few of its events fill the ring."""
+LONGEST = "/bin" + "/../bin" * 580 + "/true"
+"""Some thousand of its records are more than the agent keeps for a disk that takes none."""
 SLOW = 1_000_000
 """Bytes a second that a slow disk takes."""
 WRITE = 128 * 1024 / SLOW
@@ -93,6 +96,17 @@ class Node(Service):
         command = self.inside("sh", "-c", script, str(self.group), *words)
         with (self.folder / "took").open("wb") as took:
             return subprocess.Popen(command, stdout=took)
+
+    def workload(self, count: int, program: str = "/bin/true") -> subprocess.Popen[bytes]:
+        """Prepare the same by a process that is in the control group already; a line begins it."""
+        script = 'echo $$ > "$0/cgroup.procs" && echo there && read go && "$@"; exit'
+        command = self.inside("sh", "-c", script, str(self.group), self.storm, str(count), "0")
+        process = subprocess.Popen(
+            [*command, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout
+        assert process.stdout.readline() == b"there\n"
+        return process
 
     def took(self) -> tuple[float, float]:
         """What the last programs took in seconds: the median and the 99th percentile."""
@@ -248,7 +262,7 @@ def test_a_storm_is_accounted_for(node: Node) -> None:
 
 
 def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
-    """Stopped for as long as the storm takes; a minute of 300 a second was tried and held too."""
+    """Stopped for as long as the storm takes; one of the stories stops it for a minute."""
     node.start()
     node.send(signal.SIGSTOP)
     assert node.produce(2000, program=LONG).wait(60) == 0
@@ -265,6 +279,24 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
     assert [each["kind"] for each in node.records()].count("SessionEnd") == 1
 
 
+def test_what_containers_run_by_themselves_is_accounted_for_too(node: Node) -> None:
+    node.conf.write_text(f"{node.conf.read_text()}record = all\n")
+    with node.workload(2000) as usual, node.workload(2000, LONG) as crowd:
+        node.start()
+        usual.communicate(b"go\n", 60)
+        assert node.holds(2001) == (2001, 0)
+        node.send(signal.SIGSTOP)
+        crowd.communicate(b"go\n", 60)
+        node.send(signal.SIGCONT)
+
+    _, lost = node.holds(4002)
+    assert lost > 0
+    found = [each for each in node.records() if each["kind"] in {"Command", "Kubernetes"}]
+    assert {each["container.id"] for each in found} == {node.group.name}
+    # Nobody has entered anything.
+    assert [each for each in found if each["kind"] != "Command" or "traceId" in each] == []
+
+
 def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(node: Node) -> None:
     node.start()
     running = node.produce(3000, 2000)
@@ -279,6 +311,40 @@ def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(nod
 
 
 # ---- disks ----
+
+
+def test_a_log_at_its_cap_removes_what_nobody_has_shipped_and_says_so(node: Node) -> None:
+    text = node.conf.read_text().replace("size_mb = 40\n", "size_mb = 1\nmax_files = 2\n")
+    node.conf.write_text(text)
+    node.start()
+    assert reasons(node) == ""
+    assert node.produce(4000, program=LONG).wait(60) == 0
+
+    node.until(lambda: "the log was at its cap" in reasons(node))
+    assert node.ask("status").returncode == 1
+    assert sum(each.stat().st_size for each in node.log.glob("advaudit.log*")) <= 2_100_000
+
+
+def test_a_full_disk(node: Node, disk: Path) -> None:
+    node.conf.write_text(node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 16\n"))
+    node.start()
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 10):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    assert node.produce(1500, program=LONGEST).wait(60) == 0
+    node.send(signal.SIGUSR1)
+    node.until(lambda: "No space left on device" in reasons(node))
+    ballast.unlink()
+
+    _, lost = node.holds(1501)
+    (loss,) = [each for each in node.records() if each["kind"] == "Loss"]
+    assert (loss["loss.cause"], loss["loss.execs"]) == ("disk-full", lost)
+    assert loss["loss.count"] >= lost > 0
+    first = next(each for each in node.records() if each["kind"] == "Command")
+    assert first["time.boot"] < loss["loss.fromBoot"] < loss["loss.toBoot"]
 
 
 def test_a_disk_that_stands_still(node: Node, disk: Path) -> None:
@@ -311,6 +377,8 @@ def test_a_disk_that_fails(node: Node, disk: Path) -> None:
     node.start()
     _, lost = node.holds(51)
     assert lost == 51
+    losses = [each["loss.cause"] for each in node.records() if each["kind"] == "Loss"]
+    assert losses == ["read-only"]
 
 
 def test_a_disk_that_is_slow(slow: Slow, watchdog: Watchdog, node: Node) -> None:
@@ -386,7 +454,22 @@ def test_a_sensor_that_was_blinded_shows_at_once_when_asked(node: Node) -> None:
     assert node.ask("status").returncode == 0
 
 
-# ---- pids ----
+def test_with_a_proc_of_other_processes_it_says_why_it_sees_less(node: Node) -> None:
+    """What is mounted below its own is that of whoever has started the node."""
+    subprocess.run(node.inside("umount", "/proc"), check=True)
+    node.start()
+    why = "/proc is of another pid namespace: containers can't be told"
+    node.until(lambda: why in reasons(node))
+
+    asked = node.ask("status")
+    assert asked.returncode == 1
+    assert f"because {why}" in asked.stdout
+    (found,) = [each for each in node.records() if each.get("health.cause") == "state"]
+    assert found["health.state"] == "degraded"
+    assert why in found["health.detail"]
+
+
+# ---- processes ----
 
 
 def test_a_pid_that_comes_again_is_another_process(node: Node) -> None:
@@ -404,3 +487,31 @@ def test_a_pid_that_comes_again_is_another_process(node: Node) -> None:
     assert (first["process.pid"], second["process.pid"]) == (7000, 7000)
     assert first["traceId"] != second["traceId"]
     assert node.commands("outside") == []
+
+
+def test_who_came_into_a_container_that_nobody_describes(node: Node) -> None:
+    node.start()
+    script = """if True:
+        import os, pathlib, sys
+        pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
+        pathlib.Path("/proc/self/loginuid").write_text("1234")
+        print(pathlib.Path("/proc/self/sessionid").read_text(), flush=True)
+        os.setgid(1002)
+        os.setuid(1001)
+        os.execv("/bin/true", ["true"])
+    """
+    enter = node.inside(sys.executable, "-c", script, str(node.group))
+    login = int(subprocess.check_output(enter))
+    node.until(lambda: "SessionEnd" in {each["kind"] for each in node.records()})
+
+    access, command, end = (
+        next(each for each in node.records() if each["kind"] == kind)
+        for kind in ("Kubernetes", "Command", "SessionEnd")
+    )
+    assert (access["loginuid"], access["auditSession"]) == (1234, login)
+    for record in (access, command):
+        assert (record["process.user.uid"], record["process.user.gid"]) == (1001, 1002)
+    for record in (access, command, end):
+        assert record["container.unresolved"] is True
+        assert record["container.id"] == node.group.name
+        assert [name for name in record if name.startswith("k8s")] == []

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from exectrail_agent.bpf.surroundings import CONTROLLERS, choose_hierarchy, read_mounts
 from tests.integration.test_agent_bpf import bpffs, calm
 from tests.integration.test_agent_containers import Podman, needs_podman, podman
 
@@ -214,6 +217,8 @@ def test_run_unpin_and_unpin_leave_nothing(service: Service) -> None:
     service.start()
     assert service.ask("unpin").returncode == 69
     service.end()
+    (notice,) = [one for one in service.records() if one.get("health.cause") == "unwatched"]
+    assert re.search(r"nobody watched for \d+\.\d s at most", notice["health.detail"])
     assert service.pins.exists()
     assert service.ask("unpin").returncode == 0
     assert not service.pins.exists()
@@ -236,6 +241,57 @@ def test_a_second_agent_is_refused(service: Service) -> None:
     assert second.returncode == 69
     assert "another agent" in second.stderr
     assert service.is_well()
+
+
+@pytest.fixture
+def groups() -> Iterator[tuple[Path, Path, Path]]:
+    """A control group for an agent, and one named as a container's below and one beside it."""
+    _, point = choose_hierarchy(read_mounts())
+    own = Path(point, f"exectrail-loop-{os.getpid()}")
+    beside = own.with_name(f"{own.name}-beside")
+    made = own / f"{1:064x}", beside / f"{2:064x}"
+    try:
+        for group in made:
+            group.mkdir(parents=True)
+        yield own, *made
+    finally:
+        for group in (*made, own, beside):
+            group.rmdir()
+
+
+@dataclass
+class Below(Service):
+    """An agent that has its own control group as the root of all, and shares the pid namespace."""
+
+    group: Path = Path()
+
+    def command(self, *words: str) -> list[str]:
+        index, point = choose_hierarchy(read_mounts())
+        kind = f"cgroup -o {CONTROLLERS[index]}" if index else "cgroup2"
+        join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self.group)]
+        mount = f'umount -l {point} && mount -t {kind} none {point} && exec "$0" "$@"'
+        return [*join, "unshare", "-C", "-m", "sh", "-c", mount, *super().command(*words)]
+
+
+def test_what_is_not_below_its_own_root_is_not_told(
+    groups: tuple[Path, Path, Path], service: Service
+) -> None:
+    own, below, beside = groups
+    service.conf.write_text(f"{service.conf.read_text()}[agent]\nhold_seconds = 0\n")
+    agent = Below(**vars(service), group=own)
+    try:
+        agent.start()
+        for group in (beside, below):
+            script = 'echo $$ > "$0/cgroup.procs"; exec /bin/true "$0"'
+            subprocess.run(["sh", "-c", script, group], check=True)
+        agent.until(lambda: agent.commands(str(below)))
+        assert agent.status()["notes"] == []
+    finally:
+        agent.end()
+
+    assert agent.commands(str(beside)) == []
+    entered = [record for record in agent.records() if record["kind"] == "Kubernetes"]
+    assert [record["container.id"] for record in entered] == [below.name]
 
 
 def test_a_full_disk_degrades_it_until_there_is_room(

@@ -1,5 +1,6 @@
 """The page about installing the agent, its role and its configuration say the same."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def test_a_variable_that_is_not_set_means_the_agents_default(option: Option) -> 
         assert f"by default {option.default}" in spec["description"]
 
 
+@pytest.mark.parametrize("option", SETTABLE, ids=lambda each: each.name)
+def test_a_variable_has_the_options_choices(option: Option) -> None:
+    choices = SPECS[VARIABLES[option.section, option.name]].get("choices")
+    allowed = option.kind.allowed
+
+    assert (allowed == f"one of {', '.join(choices)}") if choices else "one of" not in allowed
+
+
 def test_the_variables_of_the_page_are_the_roles() -> None:
     rows = re.findall(r"^\| `(exec_agent_\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
     defaults = {VARIABLES[each.section, each.name]: each.default for each in SETTABLE}
@@ -70,3 +79,34 @@ def test_the_capabilities_that_are_told_are_the_units() -> None:
     rows = re.findall(r"^\| (`CAP_.*?) \|", page, re.MULTILINE)
 
     assert set(re.findall(r"CAP_\w+", str(given))) == set(re.findall(r"CAP_\w+", str(rows)))
+
+
+def test_the_limits_that_are_told_are_the_kernel_halfs() -> None:
+    headers = (ROOT / "src/exectrail_agent/bpf").glob("*.h")
+    lines = re.findall(
+        r"^#define (\w+) (\d+)\b", "".join(each.read_text() for each in headers), re.MULTILINE
+    )
+    limit = {name: int(number) for name, number in lines}
+    page = (ROOT / "docs/agent.md").read_text()
+    table = page.partition("## How far it follows")[2].partition("\n## ")[0]
+    told = [
+        [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", row)]
+        for row in re.findall(r"^\| (.*?) \| [A-Z]", table, re.MULTILINE)
+    ]
+
+    # Each part of a record's text has at least what is between its limit and the one before.
+    ends = [0, *(limit[f"{name}_LIMIT"] for name in ("CGROUP", "PARENT_CGROUP", "EXECUTABLE"))]
+    ends += [limit["CWD_LIMIT"], limit["PARENT_EXECUTABLE_LIMIT"]]
+    room = [(end - begin) // 1024 for begin, end in itertools.pairwise(ends)]
+    cgroup, parents_cgroup, program, folder, parents_program = room
+    arguments = limit["ARGV_MAX"] // 1024
+    assert (cgroup, program) == (parents_cgroup, folder)
+    assert told == [
+        [limit["SESSIONS_MAX"]],
+        [limit["DEPTH_MAX"]],
+        [limit["TASKS_MAX"]],
+        [limit["CGROUPS_MAX"], cgroup],
+        [limit["STEPS_MAX"], program, parents_program],
+        [limit["VARIABLES_MAX"], arguments],
+        [arguments],
+    ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from packaging.version import InvalidVersion, Version
 
-LOSS = "events were lost"
+PAST = "in the last ten minutes "
 """How a reason begins that tells of the past alone; the agent repeats it for ten minutes."""
 _STALE_SECONDS = 30
 _YOUNG_SECONDS = 15
@@ -214,7 +214,7 @@ def _unhealthy(node: Node) -> list[str]:
         return [*found, "its process was stopped by a signal"]
     if node.status.get("pid") != node.pid or node.silent > _STALE_SECONDS:
         return [*found, "it says nothing"]
-    found += [str(reason) for reason in node.status["reasons"] if not str(reason).startswith(LOSS)]
+    found += [str(reason) for reason in node.status["reasons"] if not str(reason).startswith(PAST)]
     if not node.status["canary"]:
         found.append("its self-test has not passed")
     return found

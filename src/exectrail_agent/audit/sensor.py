@@ -108,6 +108,11 @@ class AuditSensor:
         self.taken(sum(isinstance(event, ExecEvent) for event in events))
         return events
 
+    def fill(self) -> float:
+        """Return how full the kernel's queue was when it was last asked, every few seconds."""
+        limit = self._stream.backlog_limit
+        return self._stream.backlog / limit if limit else 0.0
+
     def drop(self, session: int) -> None:
         """Say that a session is no access: nothing more of it is told."""
         self._trace.drop(session)

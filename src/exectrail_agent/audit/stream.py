@@ -42,7 +42,7 @@ class AuditStream:
     - `owner`: this process owns kernel audit; else it listens beside who does.
     - `hiding`: rules of others may keep execs from being recorded.
     - `lost`: records that the kernel could not queue, since boot; `backlog`: records that wait in
-      its queue. Both as of the last `check`.
+      its queue, which holds `backlog_limit`. All as of the last `check`.
     """
 
     def __init__(self, rules: Sequence[Rule], found: str) -> None:
@@ -50,7 +50,7 @@ class AuditStream:
         self.owner = False
         self.hiding = False
         self.lost = 0
-        self.backlog = 0
+        self.backlog = self.backlog_limit = 0
         self._wanted = rules
         self._found = FoundSettings(found)
         self._before: Status | None = None
@@ -96,7 +96,8 @@ class AuditStream:
         ``owner`` (the kernel had given this owner up). Raises SensorError.
         """
         status = self._control.status()
-        self.lost, self.backlog = status.lost, status.backlog
+        self.lost = status.lost
+        self.backlog, self.backlog_limit = status.backlog, status.backlog_limit
         reasons = []
         if self.owner and status.pid != os.getpid():
             reasons.append("owner")

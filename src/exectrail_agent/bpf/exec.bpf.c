@@ -11,14 +11,9 @@
 #include "sessions.h"
 #include "text.h"
 
-static __always_inline void describe(struct who *who, struct task_struct *task,
+static __always_inline void describe(struct who *who, struct task_struct *leader,
 				     const struct place *place)
 {
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-
-	who->start = BPF_CORE_READ(leader, start_boottime);
-	who->pid = own_pid(leader);
-	who->host_pid = BPF_CORE_READ(task, tgid);
 	who->mount_namespace = place->mount_namespace;
 	who->pid_namespace = place->pid_namespace;
 	bpf_probe_read_kernel(who->comm, sizeof(who->comm), &leader->comm);
@@ -37,7 +32,7 @@ static __always_inline void describe_user(struct exec_record *record, struct tas
 	}
 	if (!tty)
 		return;
-	record->head.flags |= FLAG_TTY;
+	record->flags |= FLAG_TTY;
 	record->tty_major = BPF_CORE_READ(tty, driver, major);
 	record->tty_minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
 }
@@ -63,9 +58,9 @@ static __always_inline __u64 executable(struct exec_record *record, __u32 *lengt
 		end = path_names((__u64)&file->f_path, (__u64)BPF_CORE_READ(task, fs), begin, limit);
 	if (problem == UNKNOWN_EXECUTABLE) {
 		if (end & BARE)
-			record->head.flags |= FLAG_BARE;
+			record->flags |= FLAG_BARE;
 		if (file && !BPF_CORE_READ(file, f_inode, i_nlink))
-			record->head.flags |= FLAG_UNLINKED;
+			record->flags |= FLAG_UNLINKED;
 	}
 	return close_part(record, length, begin, end, problem);
 }
@@ -77,7 +72,7 @@ static __always_inline void send(struct scratch *out, struct task_struct *task,
 	struct exec_record *record = &out->record;
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	bool full = !record->head.session || record->head.flags & FLAG_ENTRY;
+	bool full = !record->head.session || record->flags & FLAG_ENTRY;
 	__u64 offset = record->cgroup, length;
 
 	describe_user(record, task);
@@ -97,7 +92,7 @@ static __always_inline void send(struct scratch *out, struct task_struct *task,
 		record->unknown |= UNKNOWN_FILENAME;
 	record->filename = length;
 	offset += length;
-	if (record->head.flags & FLAG_ENTRY)
+	if (record->flags & FLAG_ENTRY)
 		offset = close_part(record, &record->environment, offset,
 				    environment_ids(BPF_CORE_READ(mm, env_start),
 						    BPF_CORE_READ(mm, env_end), offset),
@@ -117,10 +112,12 @@ int at_exec(struct bpf_raw_tracepoint_args *context)
 {
 	struct task_struct *task = (void *)context->args[0];
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
-	__u32 host_pid = BPF_CORE_READ(task, tgid);
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *parent_leader = BPF_CORE_READ(parent, group_leader);
+	__u32 host_pid = BPF_CORE_READ(task, tgid), above_pid = 0;
 	struct mark *mark = bpf_map_lookup_elem(&tasks, &host_pid);
 	struct place here = place_of(task), there = place_of(parent);
-	__u64 start = BPF_CORE_READ(task, start_boottime), session = 0, outer = 0;
+	__u64 start = BPF_CORE_READ(task, start_boottime), session = 0, outer = 0, above_start = 0;
 	struct exec_record *record;
 	struct kernfs_node *cgroup;
 	struct scratch *out;
@@ -143,6 +140,8 @@ int at_exec(struct bpf_raw_tracepoint_args *context)
 		}
 		mark->place = here;
 		mark->has_run = true;
+		above_start = mark->above_start;
+		above_pid = mark->above_pid;
 	} else {
 		entry = moved(&there, &here);
 		if (!entry && !config.everything)
@@ -155,19 +154,19 @@ int at_exec(struct bpf_raw_tracepoint_args *context)
 	record = &out->record;
 	__builtin_memset(record, 0, sizeof(*record));
 	cgroup = cgroup_of(task);
-	describe(&record->task, task, &here);
+	record->head.pid = own_pid(leader);
 	if (entry || !session) {
 		__u64 end = cgroup_names((__u64)cgroup, 0, CGROUP_LIMIT);
 
 		close_part(record, &record->cgroup, 0, end, UNKNOWN_CGROUP);
-		if (!mark && (end & OUTSIDE || !record->task.pid))
+		if (!mark && (end & OUTSIDE || !record->head.pid))
 			return 0;
 	}
 	if (entry && !mark) {
 		struct mark new = {
 			.start = start,
 			.place = here,
-			.pid = record->task.pid,
+			.pid = record->head.pid,
 			.has_run = true,
 		};
 
@@ -179,15 +178,20 @@ int at_exec(struct bpf_raw_tracepoint_args *context)
 		}
 	}
 	record->head.kind = KIND_EXEC;
-	record->head.flags = entry ? FLAG_ENTRY : 0;
+	record->flags = entry ? FLAG_ENTRY : 0;
 	record->head.time = bpf_ktime_get_boot_ns();
 	record->head.session = session;
 	record->head.start = start;
-	record->head.pid = record->task.pid;
 	record->head.host_pid = host_pid;
+	record->above_start = above_start;
+	record->above_pid = above_pid;
+	record->parent_start = BPF_CORE_READ(parent_leader, start_boottime);
+	record->parent_pid = own_pid(parent_leader);
+	record->parent_host_pid = BPF_CORE_READ(parent, tgid);
 	record->outer = outer;
 	record->cgroup_id = BPF_CORE_READ(cgroup, id);
-	describe(&record->parent, parent, &there);
+	describe(&record->task, leader, &here);
+	describe(&record->parent, parent_leader, &there);
 	send(out, task, parent, (void *)context->args[2]);
 	return 0;
 }
@@ -211,6 +215,7 @@ int at_fork(struct bpf_raw_tracepoint_args *context)
 	inherited = *mark;
 	inherited.start = BPF_CORE_READ(child, start_boottime);
 	inherited.pid = own_pid(child);
+	inherit_above(&inherited, mark);
 	inherited.has_run = false;
 	session = bpf_map_lookup_elem(&sessions, &inherited.session);
 	if (!session)
@@ -272,6 +277,7 @@ int at_start(struct bpf_iter__task *context)
 		if (!above || is_dropped(above->session))
 			return 0;
 		new.session = above->session;
+		inherit_above(&new, above);
 	}
 	new.start = BPF_CORE_READ(task, start_boottime);
 	new.place = place_of(task);

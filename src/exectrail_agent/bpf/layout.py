@@ -5,14 +5,24 @@ Pure. Whatever bytes come, the answer is an event or a LayoutError.
 
 from __future__ import annotations
 
+import mmap
 import struct
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Union
 
-from exectrail_agent.events import AUDIT_VARIABLES, EndEvent, Event, ExecEvent, ExitEvent, Task
+from exectrail_agent.events import (
+    AUDIT_VARIABLES,
+    AlikeEvent,
+    EndEvent,
+    Event,
+    ExecEvent,
+    ExitEvent,
+    Task,
+)
 
-LAYOUT = 1
+LAYOUT = 2
 """To be raised with every change of record.h: older pins are then replaced, not used."""
 
 LOSSES = ("exec", "exit", "end", "fork", "entry")
@@ -21,21 +31,27 @@ LOSSES = ("exec", "exit", "end", "fork", "entry")
 _EXEC, _EXIT, _END = 1, 2, 3
 _ENTRY, _TTY, _UNLINKED, _BARE = 1, 2, 4, 8
 _ARGV_MAX = 32768
+_CGROUPS_MAX = 8192
+_MODELS_MAX = 512
+_KEY_MAX = 1024
 
-_KIND = struct.Struct("=I")
 _HEAD = struct.Struct("=IIQQQII")
+_PROCESS = struct.Struct("=IIQQQIIQQIIIIII")
 _PLACE = struct.Struct("=QQ")
-_WHO = struct.Struct("=QIIII16s")
+_WHO = struct.Struct("=II16s")
 _ABOUT = struct.Struct("=8I")
 _LENGTHS = struct.Struct("=8I")
-_TASK_AT = _HEAD.size + _PLACE.size
+_PLACE_AT = _PROCESS.size
+_TASK_AT = _PLACE_AT + _PLACE.size
 _PARENT_AT = _TASK_AT + _WHO.size
 _ABOUT_AT = _PARENT_AT + _WHO.size
 _LENGTHS_AT = _ABOUT_AT + _ABOUT.size
 _DATA_AT = _LENGTHS_AT + _LENGTHS.size
 _CONFIG = struct.Struct("=QIIII")
-_MARK = struct.Struct("=QQQIIII")
+_MARK = struct.Struct("=QQQIIQIIII")
 
+END_SIZE = _HEAD.size
+"""Bytes of a record that tells of an end, and of no program."""
 MARK_SIZE = _MARK.size
 SESSION_SIZE = 16
 
@@ -53,6 +69,9 @@ _UNKNOWN = {
 }
 
 
+Buffer = Union[bytes, mmap.mmap]
+
+
 class LayoutError(ValueError):
     """These bytes are no record of this layout."""
 
@@ -68,28 +87,59 @@ class Mark:
     pid_namespace: int
 
 
-def is_exec(record: bytes) -> bool:
-    """Say whether a record, of which the rest may be damaged, tells of a program."""
-    return record[: _KIND.size] == _KIND.pack(_EXEC)
+@dataclass
+class Known:
+    """What records have told that later ones leave out, or have again; the oldest is forgotten.
 
-
-def decode(record: bytes, cgroups: MutableMapping[int, bytes]) -> Event:
-    """Read one record of the ring; `cgroups` keeps the paths that records have named, by id.
-
-    Raises LayoutError.
+    `cgroups` are paths by their id, `models` programs by what is the same in alike ones' records.
     """
-    if len(record) < _HEAD.size:
-        raise LayoutError(f"a record of {len(record)} bytes")
-    kind, flags, time, session, start, pid, _ = _HEAD.unpack_from(record)
-    if kind == _EXEC:
-        return _decode_exec(record, flags, time, session, cgroups)
-    if len(record) != _HEAD.size:
-        raise LayoutError(f"a record of kind {kind} with {len(record)} bytes")
-    if kind == _EXIT:
-        return ExitEvent(time, session, pid, start, flags)
-    if kind == _END:
-        return EndEvent(time, session)
-    raise LayoutError(f"a record of kind {kind}")
+
+    cgroups: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    models: OrderedDict[bytes, ExecEvent] = field(default_factory=OrderedDict)
+
+    def name(self, cgroup: int, path: bytes) -> None:
+        """Note the path of a cgroup."""
+        self.cgroups[cgroup] = path
+        if len(self.cgroups) > _CGROUPS_MAX:
+            self.cgroups.popitem(last=False)
+
+    def learn(self, key: bytes, event: ExecEvent) -> None:
+        """Note a program of a session, if all is known of it that its record leaves out."""
+        if (
+            len(key) <= _KEY_MAX
+            and event.session
+            and event.task.cgroup
+            and not (event.entry or event.unknown or event.argv_cut)
+        ):
+            self.models[key] = replace(event, argv=b"", argv_size=0)
+            if len(self.models) > _MODELS_MAX:
+                self.models.popitem(last=False)
+
+
+def decode(data: Buffer, begin: int, end: int, known: Known) -> Event:
+    """Read the record of the ring that is at these places of `data`. Raises LayoutError."""
+    size = end - begin
+    if size == END_SIZE:
+        kind, status, session, time, start, pid, _ = _HEAD.unpack_from(data, begin)
+        if kind == _EXIT:
+            return ExitEvent(time, session, pid, start, status)
+        if kind == _END:
+            return EndEvent(time, session)
+        raise LayoutError(f"a record of kind {kind}")
+    if size < _DATA_AT:
+        raise LayoutError(f"a record of {size} bytes")
+    process = _PROCESS.unpack_from(data, begin)
+    length = process[-1]
+    if process[0] != _EXEC or length > size - _DATA_AT:
+        raise LayoutError(f"a record of kind {process[0]} with {size} bytes, {length} of argv")
+    key, argv = data[begin + _PLACE_AT : end - length], data[end - length : end]
+    model = known.models.get(key)
+    if model and process[2] and length == process[-2]:
+        return AlikeEvent(process[2], process[3:-3], argv, model)
+    record = data[begin:end]
+    event = _decode_exec(record, process, known)
+    known.learn(key, event)
+    return event
 
 
 def pack_config(
@@ -101,44 +151,54 @@ def pack_config(
 
 def unpack_mark(value: bytes) -> Mark:
     """Read a value of the map of processes; `value` has MARK_SIZE bytes."""
-    session, start, _, mounts, pids, pid, _ = _MARK.unpack(value)
+    session, start, _, mounts, pids, _, _, pid, _, _ = _MARK.unpack(value)
     return Mark(session, start, pid, mounts, pids)
 
 
-def _decode_exec(
-    record: bytes, flags: int, time: int, session: int, cgroups: MutableMapping[int, bytes]
-) -> ExecEvent:
-    if len(record) < _DATA_AT:
-        raise LayoutError(f"an exec of {len(record)} bytes")
-    outer, cgroup_id = _PLACE.unpack_from(record, _HEAD.size)
-    uid, gid, login_uid, audit_session, tty_major, tty_minor, argv_size, problems = (
-        _ABOUT.unpack_from(record, _ABOUT_AT)
+def _decode_exec(record: bytes, process: Sequence[int], known: Known) -> ExecEvent:
+    _, _, session, time, start, pid, host_pid, parent_start, above_start, *pids = process
+    above_pid, parent_pid, parent_host_pid, _, size, length = pids
+    outer, cgroup_id = _PLACE.unpack_from(record, _PLACE_AT)
+    uid, gid, login_uid, audit_session, tty_major, tty_minor, flags, problems = _ABOUT.unpack_from(
+        record, _ABOUT_AT
     )
     cgroup, parent_cgroup, program, cwd, parent_program, filename, environment, argv = _parts(
-        record
+        record, length
     )
     entry = bool(flags & _ENTRY)
     executable = b"" if problems & _NO_EXECUTABLE else _path(program)
-    if flags & _BARE and flags & _UNLINKED:
+    if executable and flags & _BARE and flags & _UNLINKED:
         # As /proc says it.
         executable += b" (deleted)"
     outside = outside_program = b""
     if entry or not session:
         if not problems & _NO_CGROUP:
-            cgroups[cgroup_id] = _path(cgroup)
+            known.name(cgroup_id, _path(cgroup))
         if not problems & _NO_PARENT_CGROUP:
             outside = _path(parent_cgroup)
         if not problems & _NO_PARENT_EXECUTABLE:
             outside_program = _path(parent_program)
-    cut = argv_size - _ARGV_MAX if argv_size > _ARGV_MAX and argv else 0
+    mounts, space, comm = _WHO.unpack_from(record, _TASK_AT)
+    parent_mounts, parent_space, parent_comm = _WHO.unpack_from(record, _PARENT_AT)
+    inside = known.cgroups.get(cgroup_id, b"")
+    cut = size - _ARGV_MAX if size > _ARGV_MAX and argv else 0
     return ExecEvent(
         time=time,
         session=session,
         entry=entry,
-        task=_task(record, _TASK_AT, cgroups.get(cgroup_id, b""), executable),
-        parent=_task(record, _PARENT_AT, outside, outside_program),
+        task=Task(pid, start, host_pid, _text(comm), inside, mounts, space, executable),
+        parent=Task(
+            parent_pid,
+            parent_start,
+            parent_host_pid,
+            _text(parent_comm),
+            outside,
+            parent_mounts,
+            parent_space,
+            outside_program,
+        ),
         argv=argv,
-        argv_size=argv_size,
+        argv_size=size,
         filename=_text(filename),
         cwd=b"" if problems & _NO_CWD else _path(cwd),
         argv_cut=cut,
@@ -152,11 +212,14 @@ def _decode_exec(
         environment=_environment(environment) if environment else {},
         unknown=_unknown(problems) if problems else {},
         outer=outer,
+        above_pid=above_pid,
+        above_start=above_start,
     )
 
 
-def _parts(record: bytes) -> Sequence[bytes]:
-    lengths = _LENGTHS.unpack_from(record, _LENGTHS_AT)
+def _parts(record: bytes, argv: int) -> Sequence[bytes]:
+    *lengths, _ = _LENGTHS.unpack_from(record, _LENGTHS_AT)
+    lengths.append(argv)
     if _DATA_AT + sum(lengths) != len(record):
         raise LayoutError(f"an exec of {len(record)} bytes with parts of {lengths}")
     parts = []
@@ -167,16 +230,10 @@ def _parts(record: bytes) -> Sequence[bytes]:
     return parts
 
 
-def _task(record: bytes, at: int, cgroup: bytes, executable: bytes) -> Task:
-    start, pid, host_pid, mounts, pids, comm = _WHO.unpack_from(record, at)
-    return Task(pid, start, host_pid, _text(comm), cgroup, mounts, pids, executable)
-
-
 def _text(padded: bytes) -> bytes:
     return padded.split(b"\0", 1)[0]
 
 
-@lru_cache(256)
 def _path(names: bytes) -> bytes:
     # Each name ends with a NUL, the last one of the path comes first.
     return b"/" + b"/".join(names.split(b"\0")[-2::-1])

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
+import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 LIBRARY = "libbpf.so.1"
@@ -23,8 +26,10 @@ _WARN = 0
 _LINE_MAX = 4096
 _NAME_MAX = 128
 
+_POSITION = struct.Struct("@L")
+_HEADER = 8
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 _POINTER, _INT, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
@@ -53,9 +58,6 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_raw_tracepoint_open": (_INT, (_TEXT, _INT)),
     "libbpf_num_possible_cpus": (_INT, ()),
     "libbpf_set_print": (_POINTER, (_PRINT,)),
-    "ring_buffer__consume": (_INT, (_POINTER,)),
-    "ring_buffer__free": (None, (_POINTER,)),
-    "ring_buffer__new": (_POINTER, (_INT, _SAMPLE, _POINTER, _POINTER)),
 }
 
 
@@ -227,10 +229,6 @@ class Libbpf:
         """Read an ELF object, to be prepared and loaded."""
         return BpfObject(self, code)
 
-    def ring(self, file: int, note: Callable[[bytes], None] = lambda _: None) -> Ring:
-        """Return a reader of a ring."""
-        return Ring(self, file, note)
-
     def _info(self, file: int, info: ctypes.Structure) -> None:
         size = _U32(ctypes.sizeof(info))
         arguments = (file, ctypes.byref(info), ctypes.byref(size))
@@ -298,28 +296,70 @@ class BpfObject:
 
 
 class Ring:
-    """Reads a ring buffer; what is read is given to `note` while it is still in the ring."""
+    """Reads a ring buffer, as the kernel's documentation of BPF_MAP_TYPE_RINGBUF describes it.
 
-    def __init__(self, libbpf: Libbpf, file: int, note: Callable[[bytes], None]) -> None:
-        def sample(_: object, data: int, size: int) -> int:
-            self._taken.append(ctypes.string_at(data, size))
-            note(self._taken[-1])
-            return 0 if len(self._taken) < self._most else -1
+    libbpf calls a function for each record: from Python that takes longer than all else.
+    """
 
-        self._taken: list[bytes] = []
-        self._most = 0
-        self._library = libbpf._library  # noqa: SLF001 - one module
-        self._callback = _SAMPLE(sample)
-        arguments = (file, self._callback, None, None)
-        self._ring = libbpf.call("mapping the ring", "ring_buffer__new", *arguments)
+    def __init__(self, file: int, size: int) -> None:
+        """Map a ring of `size` bytes. Raises OSError."""
+        page = mmap.PAGESIZE
+        writable = mmap.PROT_READ | mmap.PROT_WRITE
+        self._size = size
+        self._read_to = mmap.mmap(file, page, mmap.MAP_SHARED, writable)
+        # Twice, so that a record is in one piece also where the ring begins anew.
+        readable = page + 2 * size
+        self.data = mmap.mmap(file, readable, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._headers = memoryview(self.data).cast("I")
+        (self._position,) = _POSITION.unpack_from(self._read_to)
+        self._lock = Lock()
+        self._lock.acquire()
 
-    def consume(self, most: int) -> list[bytes]:
-        """Take the records that wait, at most so many."""
-        self._most = most
-        self._library.ring_buffer__consume(self._ring)
-        taken, self._taken = self._taken, []
-        return taken
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be read."""
+        (end,), (begin,) = map(_POSITION.unpack_from, (self.data, self._read_to))
+        return int(end - begin)
+
+    def peek(self, most: int) -> list[tuple[int, int]]:
+        """Return where in `data` the records that wait begin and end, at most so many.
+
+        They stay there until `release`.
+        """
+        headers, page, last = self._headers, mmap.PAGESIZE, self._size - 1
+        found: list[tuple[int, int]] = []
+        (end,) = _POSITION.unpack_from(self.data)
+        self._fence()
+        (position,) = _POSITION.unpack_from(self._read_to)
+        while position < end and len(found) < most:
+            begin = page + (position & last)
+            size = headers[begin >> 2]
+            if size >= _DISCARDED:
+                if size >= _BUSY:
+                    break
+                size -= _DISCARDED
+            else:
+                begin += _HEADER
+                found.append((begin, begin + size))
+            position += size + _HEADER + 7 & ~7
+        self._position = position
+        self._fence()
+        return found
+
+    def release(self) -> None:
+        """Give the room of what was returned back to the kernel."""
+        self._fence()
+        _POSITION.pack_into(self._read_to, 0, self._position)
+        # The kernel wakes nobody who has not read all. Who asks again now sees what came meanwhile.
+        self._fence()
 
     def close(self) -> None:
         """Unmap it."""
-        self._library.ring_buffer__free(self._ring)
+        self._headers.release()
+        self._read_to.close()
+        self.data.close()
+
+    def _fence(self) -> None:
+        """Let no processor put what is read or written before it after it, nor the reverse."""
+        self._lock.release()
+        self._lock.acquire()

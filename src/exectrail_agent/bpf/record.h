@@ -43,18 +43,16 @@ enum loss {
 
 struct head {
 	__u32 kind;
-	__u32 flags; /* of an exit: its wait status */
-	__u64 time;
+	__u32 status; /* of an exit, as wait tells it */
 	__u64 session;
+	__u64 time;
 	__u64 start;
 	__u32 pid;
 	__u32 host_pid;
 };
 
+/* Where a process is, and by what name. */
 struct who {
-	__u64 start;
-	__u32 pid;
-	__u32 host_pid;
 	__u32 mount_namespace;
 	__u32 pid_namespace;
 	char comm[16];
@@ -62,18 +60,27 @@ struct who {
 
 struct exec_record {
 	struct head head;
+	__u64 parent_start;
+	__u64 above_start; /* the nearest ancestor in the session that has run a program */
+	__u32 above_pid;
+	__u32 parent_pid;
+	__u32 parent_host_pid;
+	__u32 unused;
+	__u32 argv_size;
+	__u32 argv; /* its length, last of the parts that follow the record */
+	/* From here to argv records of alike programs are the same. */
 	__u64 outer; /* the session in which this one was opened, or 0 */
 	__u64 cgroup_id;
 	struct who task;
 	struct who parent;
 	__u32 uid, gid, login_uid, audit_session;
 	__u32 tty_major, tty_minor;
-	__u32 argv_size;
+	__u32 flags;
 	__u32 unknown;
-	/* Lengths of the parts that follow, in their order. A path is its names, the last first. */
+	/* Lengths of the other parts, in their order. A path is its names, the last first. */
 	__u32 cgroup, parent_cgroup, executable, cwd, parent_executable, filename;
 	__u32 environment; /* two values, each with its NUL */
-	__u32 argv;
+	__u32 reserved;
 };
 
 /* Where a process is; `cgroups` means something to this kernel only, as long as it runs. */
@@ -88,8 +95,11 @@ struct mark {
 	__u64 session;
 	__u64 start;
 	struct place place; /* when it, or an ancestor in the session, last ran a program */
+	__u64 above_start;  /* that ancestor's; 0 if there is none */
+	__u32 above_pid;
 	__u32 pid;
 	__u32 has_run;
+	__u32 reserved;
 };
 
 struct session {

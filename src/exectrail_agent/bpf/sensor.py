@@ -8,13 +8,12 @@ import pkgutil
 import struct
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 
 from exectrail_agent.bpf import layout
-from exectrail_agent.bpf.libbpf import BpfError, BpfObject, Libbpf
+from exectrail_agent.bpf.libbpf import BpfError, BpfObject, Libbpf, Ring
 from exectrail_agent.bpf.pins import LINKS, MAPS, PinFolder
 from exectrail_agent.bpf.surroundings import (
     CONTROLLERS,
@@ -31,7 +30,6 @@ RING_SIZE = 8 << 20
 _BTF = "/sys/kernel/btf/vmlinux"
 _JUMPS = ("at_exec", "at_fork", "at_exit")
 _BATCH = 512
-_CGROUPS_MAX = 8192
 _TASKS_MAX = 32768
 _NUMBER = struct.Struct("=Q")
 _PID = struct.Struct("=I")
@@ -77,7 +75,7 @@ class BpfSensor:
         self._files: dict[str, int] = {}
         self._own: dict[str, int] = {}
         self._pending: list[bytes] = []
-        self._cgroups: OrderedDict[int, bytes] = OrderedDict()
+        self._known = layout.Known()
         self._undecoded = 0
         self._replaced = 0
         if not os.path.exists(_BTF):  # noqa: PTH110 - no object is needed
@@ -92,7 +90,8 @@ class BpfSensor:
                 self.notices.append(f"capture stops when the agent stops: {problem}")
             size = max(os.sysconf("SC_PAGE_SIZE"), 1 << (ring_size - 1).bit_length())
             self._start(code or _packaged(), size, everything=everything)
-            self._ring = self._libbpf.ring(self._files["ring"], self._note)
+            self._ring_size = self._libbpf.map_info(self._files["ring"]).max_entries
+            self._ring = Ring(self._files["ring"], self._ring_size)
         except (BpfError, OSError) as error:
             self._let_go()
             raise SensorError(_explain(error)) from None
@@ -112,19 +111,21 @@ class BpfSensor:
 
     def read(self) -> Sequence[Event]:
         """Return what waits, at most some hundred events at once: they take memory."""
-        for record in self._pending:
-            self._note(record)
-        pending, self._pending = [*self._pending, *self._ring.consume(_BATCH)], []
         events: list[Event] = []
+        pending, self._pending = self._pending, []
         for record in pending:
-            try:
-                events.append(layout.decode(record, self._cgroups))
-            except layout.LayoutError:
-                self._undecoded += 1
-                self.taken(-layout.is_exec(record))
-        while len(self._cgroups) > _CGROUPS_MAX:
-            self._cgroups.popitem(last=False)
+            self._decode(record, [(0, len(record))], events)
+        while len(events) < _BATCH:
+            found = self._ring.peek(_BATCH)
+            if not found:
+                break
+            self._decode(self._ring.data, found, events)
+            self._ring.release()
         return events
+
+    def fill(self) -> float:
+        """Return how full the ring is."""
+        return self._ring.waiting / self._ring_size
 
     def drop(self, session: int) -> None:
         """Make the kernel forget a session."""
@@ -266,8 +267,9 @@ class BpfSensor:
     def _drain(self, file: int) -> None:
         """Read a ring that nothing is written to any more, once the programs at work are done."""
         time.sleep(_IN_FLIGHT)
-        ring = self._libbpf.ring(file)
-        self._pending += ring.consume(sys.maxsize)
+        ring = Ring(file, self._libbpf.map_info(file).max_entries)
+        self._pending += [ring.data[begin:end] for begin, end in ring.peek(sys.maxsize)]
+        ring.release()
         ring.close()
         os.close(file)
 
@@ -281,8 +283,19 @@ class BpfSensor:
 
     # ---- reading ----
 
-    def _note(self, record: bytes) -> None:
-        self.taken(layout.is_exec(record))
+    def _decode(
+        self, data: layout.Buffer, records: Sequence[tuple[int, int]], events: list[Event]
+    ) -> None:
+        """Add the events of records, which are told to be taken before anything forgets them."""
+        execs = sum([end - begin > layout.END_SIZE for begin, end in records])
+        known, decode = self._known, layout.decode
+        for begin, end in records:
+            try:
+                events.append(decode(data, begin, end, known))
+            except layout.LayoutError:
+                self._undecoded += 1
+                execs -= end - begin > layout.END_SIZE
+        self.taken(execs)
 
     def _task(self, host_pid: int, mark: layout.Mark) -> Task:
         proc = ProcReader()

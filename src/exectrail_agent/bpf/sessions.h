@@ -11,7 +11,7 @@ static __always_inline void tell(__u32 kind, __u64 session, const struct mark *m
 {
 	struct head head = {
 		.kind = kind,
-		.flags = status,
+		.status = status,
 		.time = bpf_ktime_get_boot_ns(),
 		.session = session,
 		.start = mark ? mark->start : 0,
@@ -66,6 +66,13 @@ static __always_inline void leave(__u64 number)
 	}
 }
 
+/* Note the nearest ancestor that has run a program. */
+static __always_inline void inherit_above(struct mark *child, const struct mark *parent)
+{
+	child->above_start = parent->has_run ? parent->start : parent->above_start;
+	child->above_pid = parent->has_run ? parent->pid : parent->above_pid;
+}
+
 /* Make a process that is there already a member of a session, the first or one more; false if it is
  * a member of some session by now, or if there is no room. */
 static __always_inline bool adopt(__u32 host_pid, const struct mark *mark)
@@ -101,17 +108,19 @@ static __always_inline bool is_dropped(__u64 number)
 	return bpf_map_lookup_elem(&dropped, &number) || !bpf_map_lookup_elem(&sessions, &number);
 }
 
-/* A process of a session has gone elsewhere: an access of its own, should the session be none. */
+/* A process of a session has gone elsewhere: an access of its own, should the session be none. With
+ * no room for one more, what it runs there is told as the outer session's. */
 static __always_inline __u64 open_inner(struct mark *mark)
 {
-	__u64 outer = mark->session, inner;
+	__u64 outer = mark->session, inner = 0;
 	struct session *session = bpf_map_lookup_elem(&sessions, &outer);
 
-	if (!session || session->depth >= DEPTH_MAX)
-		return 0;
-	inner = open_session(outer, session->depth + 1);
+	if (session && session->depth < DEPTH_MAX)
+		inner = open_session(outer, session->depth + 1);
 	/* The new session is a member of the old one in place of this process. */
 	if (inner)
 		mark->session = inner;
+	else
+		count(LOST_ENTRY);
 	return inner;
 }

@@ -35,12 +35,22 @@ class IdSource:
 
     def make(self) -> str:
         """Return 26 characters: 48 bits of time, 60 of chance, 20 of a count."""
-        now = self._milliseconds()
-        self._count += 1
-        if now > self._now or self._count == _COUNTS:
-            self._begin(max(now, self._now))
-        count = self._count
+        self.refresh()
+        return self.more()
+
+    def more(self) -> str:
+        """Return another one with the time of the last `refresh`."""
+        count = self._count = self._count + 1
+        if count == _COUNTS:
+            self._begin(self._now)
+            count = 0
         return self._head + _PAIRS[count >> 10] + _PAIRS[count & 1023]
+
+    def refresh(self) -> None:
+        """Look at the clock."""
+        now = self._milliseconds()
+        if now > self._now:
+            self._begin(now)
 
     def _begin(self, now: int) -> None:
         """Begin a millisecond, or another million identifiers in one."""

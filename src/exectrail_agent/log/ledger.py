@@ -11,13 +11,14 @@ import os
 import struct
 from pathlib import Path
 
-_LAYOUT = struct.Struct("<16sQQQQ")
+_LAYOUT = struct.Struct("<16sQQQQ16s")
 
 
 class Ledger:
     """Execs that were taken, and those that are settled: recorded, told of as lost, or no access.
 
-    The folder is private to the agent. Counts of another boot are forgotten.
+    The folder is private to the agent. Counts of another boot are forgotten. `cause` is why what is
+    open was left so.
     """
 
     def __init__(self, path: Path, boot: str) -> None:
@@ -30,10 +31,12 @@ class Ledger:
         finally:
             os.close(descriptor)
         self._boot = boot.replace("-", "").encode()[:16].ljust(16, b"\0")
-        found: tuple[bytes, int, int, int, int] = _LAYOUT.unpack_from(self._map)
+        found: tuple[bytes, int, int, int, int, bytes] = _LAYOUT.unpack_from(self._map)
         if found[0] != self._boot:
-            found = (self._boot, 0, 0, 0, 0)
-        _, self._taken, self._settled, self._seq, self._writing = found
+            found = (self._boot, 0, 0, 0, 0, b"")
+        _, self._taken, self._settled, self._seq, self._writing, left = found
+        self.cause = left.rstrip(b"\0").decode("ascii", "replace") or "agent-killed"
+        self._left = b""
         self._store()
 
     @property
@@ -62,11 +65,15 @@ class Ledger:
         self._seq, self._writing = seq, 1
         self._store()
 
+    def leave(self, cause: str) -> None:
+        """Say, before an orderly end, why what is open stays so."""
+        self._left = cause.encode("ascii")
+        self._store()
+
     def close(self) -> None:
         """Let go of the file."""
         self._map.close()
 
     def _store(self) -> None:
-        _LAYOUT.pack_into(
-            self._map, 0, self._boot, self._taken, self._settled, self._seq, self._writing
-        )
+        counts = self._taken, self._settled, self._seq, self._writing
+        _LAYOUT.pack_into(self._map, 0, self._boot, *counts, self._left)

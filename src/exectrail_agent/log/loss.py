@@ -20,13 +20,15 @@ class LossAccountant:
     """Turns a sensor's totals by cause into Loss records.
 
     Totals grow since the sensor was loaded, which may have been before this agent began: `totals`
-    is what an earlier agent of the same boot has told of already.
+    is what an earlier agent of the same boot has told of already, up to boot time `since`.
     """
 
-    def __init__(self, maker: RecordMaker, totals: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, maker: RecordMaker, totals: Mapping[str, int] | None = None, since: int = 0
+    ) -> None:
         self._maker = maker
         self.totals: dict[str, int] = dict(totals or {})
-        self._since = 0
+        self._since = since
 
     def update(self, totals: Mapping[str, int]) -> list[Record]:
         """Return a record for each cause whose total has grown. A smaller one began anew."""

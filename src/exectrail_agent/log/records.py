@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
-from exectrail_agent.clock import Clock
+from exectrail_agent.clock import Clock, ClockJump
 from exectrail_agent.containers.model import Container
 from exectrail_agent.log.escape import clean, to_text
 from exectrail_agent.log.ids import IdSource
@@ -64,19 +64,19 @@ class Lost:
 class Record:
     """One record before it has a number. `time` is boot time, `execs` how many execs it stands for.
 
-    `body` is what follows the number on its line. `loss` is there in a Loss, so that a Loss that
-    can't be written is not lost itself.
+    `body` is what follows the number on its line, all ASCII. `loss` is there in a Loss, so that a
+    Loss that can't be written is not lost itself.
     """
 
     kind: str
     time: int
-    body: bytes
+    body: str
     execs: int = 0
     loss: Lost | None = None
 
-    def line(self, seq: int) -> bytes:
+    def line(self, seq: int) -> str:
         """Return the line of the log."""
-        return b'{"seq":%d,%b\n' % (seq, self.body)
+        return f'{{"seq":{seq},{self.body}\n'
 
 
 def members(fields: Mapping[str, object]) -> str:
@@ -94,7 +94,7 @@ class RecordMaker:
         self.ids = ids
         self.clock = clock
         node_fields = {"host.nodename": clean(node.name), "host.boot": node.short_boot}
-        self._node = members(node_fields)
+        self.node_fields = members(node_fields)
         self.access_fields = {"clusterid": clean(node.cluster_id), "host.hostip": clean(node.ip)}
 
     def make(  # noqa: PLR0913 - one place where records are made
@@ -110,17 +110,25 @@ class RecordMaker:
     ) -> Record:
         """Return a record of boot time `time`, with an id of its own or the one given.
 
-        `trace` is its session's id; `fields` are the others, one at least. What a session's records
-        have in common comes first, so that a compressed log has it as one.
+        `trace` is its session's id; `fields` are the others, one at least.
+        """
+        event_id, text = event_id or self.ids.make(), self.clock.text(time)
+        told = members(fields)
+        body = self.body(kind, told, trace=trace, time=text, boot_time=time, event_id=event_id)
+        return Record(kind, time, body, execs, loss)
+
+    def body(  # noqa: PLR0913 - as above
+        self, kind: str, told: str, *, trace: str, time: str, boot_time: int | str, event_id: str
+    ) -> str:
+        """Return a record's body, of text that is JSON already.
+
+        What a session's records have in common comes first, so that a compressed log has it as one.
         """
         traced = f'"traceId":"{trace}",' if trace else ""
-        text = (
-            f'"kind":"{kind}",{self._node},{traced}"time":"{self.clock.text(time)}",'
-            f'"time.boot":{time},"eventId":"{event_id or self.ids.make()}",{members(fields)}}}'
+        return (
+            f'"kind":"{kind}",{self.node_fields},{traced}"time":"{time}","time.boot":{boot_time},'
+            f'"eventId":"{event_id}",{told}}}'
         )
-        # DEL is the one control character that JSON does not escape.
-        body = text.replace("\x7f", "\\u007f").encode("ascii")
-        return Record(kind, time, body, execs, loss)
 
     def loss(self, lost: Lost, *, execs: int = 0) -> Record:
         """Return the record of a loss, at its end.
@@ -170,13 +178,10 @@ class RecordMaker:
             fields[f"health.{key}"] = clean(value) if isinstance(value, str) else value
         return self.make("Health", self.clock.now(), fields)
 
-    def clock_jumps(self) -> list[Record]:
-        """Measure the clocks' offset anew; return a record if somebody has set the wall clock."""
-        jump = self.clock.sample()
-        if jump is None:
-            return []
+    def clock_jump(self, jump: ClockJump) -> Record:
+        """Return the record of the wall clock's having been set."""
         text = f"the wall clock was set by {jump.nanoseconds / 1e9:+.3f} s"
-        return [self.health("notice", "clock-jump", text)]
+        return self.health("notice", "clock-jump", text)
 
 
 def container_fields(container: Container | None, container_id: str) -> dict[str, object]:

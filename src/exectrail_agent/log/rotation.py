@@ -44,19 +44,24 @@ class LogFile:
             os.close(self._lock)
             raise LogError(f"{path} can't be opened: {error}") from error
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes more may be written."""
-        return self.size + size <= self._max_bytes
+    @property
+    def room(self) -> int:
+        """How many bytes more may be written."""
+        return self._max_bytes - self.size
 
-    def write(self, lines: list[bytes]) -> int:
+    def write(self, lines: list[str]) -> int:
         """Append lines with one system call; return how many of them are whole on the disk.
 
-        What a full disk cuts in the middle is taken back. Raise OSError if none is written.
+        They are ASCII. What a full disk cuts in the middle is taken back. Raise OSError if none is
+        written.
         """
         if os.fstat(self._file).st_size != self.size:
             os.ftruncate(self._file, self.size)
-        left = os.write(self._file, b"".join(lines))
-        whole = 0
+        whole, text = 0, "".join(lines).encode("ascii")
+        left = os.write(self._file, text)
+        if left == len(text):
+            self.size += left
+            return len(lines)
         for one in lines:
             if left < len(one):
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exectrail_agent.log import contents
@@ -76,15 +76,21 @@ class RecordWriter:
         """How many records wait to be written."""
         return len(self._waiting)
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Sequence[Record]) -> None:
         """Write records, in this order. Never raises for what the disk does."""
         if self._overflowing:
             self.tick()
+        size = sum([len(one.body) for one in records])
+        if not self._overflowing and self._waiting_bytes + size <= _BACKLOG:
+            self._waiting.extend(records)
+            self._waiting_bytes += size
+            records = ()
         for record in records:
             if self._overflowing:
                 self._lose(record, self._cause)
                 continue
-            self._queue(record)
+            self._waiting.append(record)
+            self._waiting_bytes += len(record.body)
             if self._waiting_bytes >= _BATCH:
                 self._write_waiting()
             if self._waiting_bytes > _BACKLOG:
@@ -108,6 +114,8 @@ class RecordWriter:
     def close(self) -> None:
         """Write what can be written and let go of the log."""
         self.tick()
+        if self._ledger and (self._waiting or self._unwritten):
+            self._ledger.leave(self._cause)
         self._log.close()
 
     def _tell_of_the_past(self) -> None:
@@ -122,7 +130,7 @@ class RecordWriter:
             self._ledger.settle(sum(map(contents.settles, self._log.since(begun))))
         missing = self._ledger.open
         if missing:
-            self._tell(Lost("agent-killed", missing, "records", 0, now, missing), missing)
+            self._tell(Lost(self._ledger.cause, missing, "records", 0, now, missing), missing)
 
     def _tell(self, lost: Lost, execs: int = 0) -> None:
         self._queue(self._maker.loss(lost, execs=execs), first=True)
@@ -152,27 +160,29 @@ class RecordWriter:
                 self.problem = f"{self._path}: {error.strerror}"
                 return
 
-    def _fit(self) -> list[bytes]:
+    def _fit(self) -> list[str]:
         """Return the lines of the next write; where there is no room for one, make some."""
-        lines: list[bytes] = []
-        size = 0
-        for record in self._waiting:
-            one = record.line(self._log.seq + 1 + len(lines))
+        lines: list[str] = []
+        size, room = 0, self._log.room
+        for number, record in enumerate(self._waiting, self._log.seq + 1):
+            one = f'{{"seq":{number},{record.body}\n'
             if not lines and len(one) > self._max_bytes:
                 self._lose(record, "too-large")
                 self._waiting.popleft()
                 self._waiting_bytes -= len(record.body)
                 return []
-            if not self._log.has_room(size + len(one)) or (lines and size >= _BATCH):
+            size += len(one)
+            if size > room:
                 break
             lines.append(one)
-            size += len(one)
+            if size >= _BATCH:
+                break
         if not lines:
             for lost in self._log.rotate(self._maker.clock.now()):
                 self._tell(lost)
         return lines
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: list[str]) -> None:
         if self._ledger:
             self._ledger.begin(self._log.seq + 1)
         whole = 0
@@ -186,12 +196,14 @@ class RecordWriter:
     def _written(self, whole: int) -> int:
         """Count the first `whole` of the waiting records as written; return how many execs."""
         written = [self._waiting.popleft() for _ in range(whole)]
-        self._waiting_bytes -= sum(len(one.body) for one in written)
-        self.records.update(one.kind for one in written)
+        self._waiting_bytes -= sum([len(one.body) for one in written])
+        self.records.update([one.kind for one in written])
+        execs = sum([one.execs for one in written])
+        told = sum([(one.loss.execs or 0) - one.execs for one in written if one.loss])
         extent = self._log.extent
         if whole:
             extent.first = extent.first or self._log.seq + 1
             self._log.seq += whole
             extent.last = self._log.seq
-        extent.execs += sum(one.loss.execs or 0 if one.loss else one.execs for one in written)
-        return sum(one.execs for one in written)
+        extent.execs += execs + told
+        return execs

@@ -52,8 +52,8 @@ class Crossing:
     """An exec's way into a container.
 
     - `way`: it came from outside (``ACCESS``), it is a matter of the container's own or of none
-      (``INSIDE``), it is the runtime on its way in (``STAGE``), or the container is not known well
-      enough yet (``WAIT``; if that lasts, it is an access).
+      (``INSIDE``), it is the runtime on its way in (``STAGE``), or the container or its pod is not
+      known well enough yet (``WAIT``; if that lasts, it is an access).
     - `container`: None if nobody has described it; `container_id` is then what its cgroup is
       called, "" without one.
     - `by_namespaces`: it is in the container by its namespaces, not by its cgroup.
@@ -202,7 +202,8 @@ def _to(event: ExecEvent, index: ContainerLookup, target: Crossing) -> Crossing:
     if container is None or (container.init_pid == 0 and not target.by_namespaces):
         return replace(target, way=Way.WAIT)
     if container.init_pid != event.task.pid:
-        return target
+        # Labels, and what is a probe, come with the kind.
+        return target if index.is_kind_certain(container) else replace(target, way=Way.WAIT)
     if not _is_access_by_starting(container):
         way = Way.INSIDE if index.is_kind_certain(container) else Way.WAIT
         return replace(target, way=way, by_namespaces=False, own_start=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exectrail_agent.events import ExecEvent
@@ -31,8 +31,8 @@ class Flood:
 
     def __init__(self) -> None:
         self._begin = 0
-        self._seen: dict[Hashable, int] = {}
-        self._collapsed: dict[Hashable, Collapsed] = {}
+        self._seen: dict[int, int] = {}
+        self._collapsed: dict[int, Collapsed] = {}
 
     @property
     def pending(self) -> bool:
@@ -46,34 +46,37 @@ class Flood:
 
     def over(self, time: int) -> bool:
         """Whether the window has ended at a boot time; a clock that went back ends it too."""
-        return not self._begin <= time < self.ends
+        return not 0 <= time - self._begin < WINDOW
 
-    def key(self, event: ExecEvent) -> Hashable:
-        """Return what makes execs identical, small also where argv is not.
+    def admit(self, key: int, time: int) -> bool:
+        """Count an exec, and say whether it is to have a record of its own.
 
-        Nobody can aim at a hash of Python's for bytes: each process has a secret of its own.
+        False too once the window is over: the caller then takes what `end` yields, and asks again.
         """
-        return event.task.executable, event.argv_size, hash(event.argv)
-
-    def admit(self, key: Hashable, time: int) -> bool:
-        """Count an exec, and say whether it is still to have a record of its own.
-
-        The caller takes what `end` yields whenever the window is over, before it asks.
-        """
-        if not self._seen:
+        if not 0 <= time - self._begin < WINDOW:
+            if self._seen:
+                return False
             self._begin = time
         count = self._seen.get(key, 0) + 1
         self._seen[key] = count
         return count <= LIMIT
 
-    def collapse(self, key: Hashable, event: ExecEvent, event_id: str, parent_event_id: str) -> str:
-        """Count an exec that has no record; return the id of the record that stands for it."""
+    def collapse(self, key: int, event: ExecEvent, event_id: str, parent_event_id: str) -> None:
+        """Count the first exec that has no record; one with this id will stand for it."""
+        self._collapsed[key] = Collapsed(
+            event_id, event, parent_event_id, 1, event.time, event.time
+        )
+
+    def again(self, key: int, time: int) -> str:
+        """Count one more; return the id of the record that will stand for it.
+
+        That is "" if it is the first in this window: nothing is counted.
+        """
         found = self._collapsed.get(key)
-        if found is None:
-            found = Collapsed(event_id, event, parent_event_id, 0, event.time, event.time)
-            self._collapsed[key] = found
+        if found is None or self.over(time):
+            return ""
         found.count += 1
-        found.end = event.time
+        found.end = time
         return found.event_id
 
     def end(self) -> Iterator[Collapsed]:

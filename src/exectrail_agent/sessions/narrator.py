@@ -21,7 +21,9 @@ from exectrail_agent.sessions.flood import Collapsed
 from exectrail_agent.sessions.probecounts import ProbeCount, ProbeCounts
 from exectrail_agent.sessions.program import arguments, base, name, terminal
 from exectrail_agent.sessions.program import fields as program_fields
+from exectrail_agent.sessions.routine import ended
 from exectrail_agent.sessions.session import Process, Session, State
+from exectrail_agent.sessions.wording import words
 
 _SIGNAL = 0x7F
 _PROGRAM_FIELDS = (
@@ -137,10 +139,10 @@ class Narrator:
         """Add the records of an event of an open or a counted session."""
         if session.state is State.COUNTED:
             self._count(session, event)
-        elif isinstance(event, ExecEvent):
-            self.command(session, event, outcome)
         elif isinstance(event, ExitEvent):
             self._exit(session, event, outcome)
+        elif isinstance(event, ExecEvent):
+            self.command(session, event, outcome)
         else:
             self.end(session, event.time, outcome)
 
@@ -154,35 +156,35 @@ class Narrator:
         """Add the record of an exec, unless it is one too many of the same."""
         if session.flood.over(event.time):
             self.settle(session, outcome)
-        parent = session.process(event.parent)
-        above = (
-            session.process(event.task) or parent or session.above(event.parent, self._parent_of)
-        )
+        parent = session.parent(event)
+        above = session.process(event.task) or parent
+        if above is None and not event.above_pid:
+            above = session.above(event.parent, self._parent_of)
         above_id = above.event_id if above else session.root
         session.commands += 1
-        key = session.flood.key(event)
-        event_id = self._maker.ids.make()
-        if not session.flood.admit(key, event.time):
-            event_id = session.flood.collapse(key, event, event_id, above_id)
-            called = to_text(name(event, arguments(event).values))[0]
-            process = Process(event.task.start, event_id, called, event.time, recorded=False)
-            session.remember(event.task.pid, process)
+        if not session.flood.admit(_identity(event), event.time):
+            self._collapse(session, event, above_id)
             return
-        fields = program_fields(event)
-        called = str(fields["process.name"])
-        process = Process(event.task.start, event_id, called, event.time)
-        session.remember(event.task.pid, process)
-        fields.update(session.fields)
-        if above_id:
-            fields["parentEventId"] = above_id
-        above_name = parent.name if parent else to_text(base(event.parent.executable))[0]
-        if above_name:
-            fields["process.parentname"] = above_name
+        event_id = self._maker.ids.make()
+        told = words(session, event, parent, above_id)
+        called = str(told["process.name"])
+        session.remember(event.task.pid, Process(event.task.start, event_id, called, event.time))
         outcome.records.append(
             self._maker.make(
-                COMMAND, event.time, fields, event_id=event_id, trace=session.trace, execs=1
+                COMMAND, event.time, told, event_id=event_id, trace=session.trace, execs=1
             )
         )
+
+    def _collapse(self, session: Session, event: ExecEvent, parent_event_id: str) -> None:
+        """Count a program that is one too many of the same."""
+        flood, identity = session.flood, _identity(event)
+        event_id = flood.again(identity, event.time)
+        if not event_id:
+            event_id = self._maker.ids.make()
+            flood.collapse(identity, event, event_id, parent_event_id)
+        called = to_text(name(event, arguments(event).values))[0]
+        process = Process(event.task.start, event_id, called, event.time, recorded=False)
+        session.remember(event.task.pid, process)
 
     def settle(self, session: Session, outcome: Outcome) -> None:
         """Add the records of what was collapsed, and begin to count anew."""
@@ -210,26 +212,16 @@ class Narrator:
             found = None
         if found:
             del session.processes[event.pid]
-            if not found.has_run or not found.recorded:
-                return
-        elif session.origin and session.origin.pid == event.pid:
+            if found.has_run and found.recorded:
+                outcome.records.append(ended(self._maker, session, found, event))
             return
-        fields: dict[str, object] = {"process.pid": event.pid}
-        if found:
-            fields["process.name"] = found.name
-            fields["process.duration"] = max(0, event.time - found.time)
-        else:
-            fields["process.unseen"] = True
-        signal = event.status & _SIGNAL
-        if signal:
-            fields["exit.signal"] = signal
-        else:
-            fields["exit.code"] = event.status >> 8 & 0xFF
-        event_id = found.event_id if found else ""
+        if session.origin and session.origin.pid == event.pid:
+            return
+        signal, code = event.status & _SIGNAL, event.status >> 8 & 0xFF
+        fields: dict[str, object] = {"process.pid": event.pid, "process.unseen": True}
+        fields.update({"exit.signal": signal} if signal else {"exit.code": code})
         outcome.records.append(
-            self._maker.make(
-                "CommandExit", event.time, fields, event_id=event_id, trace=session.trace
-            )
+            self._maker.make("CommandExit", event.time, fields, trace=session.trace)
         )
 
     def end(self, session: Session, time: int, outcome: Outcome, *, unseen: bool = False) -> None:
@@ -247,6 +239,14 @@ class Narrator:
         outcome.records.append(
             self._maker.make("SessionEnd", time, fields, event_id=session.root, trace=session.trace)
         )
+
+
+def _identity(event: ExecEvent) -> int:
+    """Return what tells execs of another program, or with another argv, from this one.
+
+    Nobody can aim at a hash of Python's for bytes: each process has a secret of its own.
+    """
+    return hash((event.task.executable, event.argv_size, event.argv))
 
 
 def _program(event: ExecEvent) -> Mapping[str, object]:

@@ -50,7 +50,12 @@ def runtime_name(task: Task) -> bytes:
     return name.partition(b" (deleted)")[0]
 
 
-def is_script(event: ExecEvent, args: tuple[bytes, ...]) -> bool:
+def is_unnamed(filename: bytes) -> bool:
+    """Whether a program was given to the kernel without its name, as an open file."""
+    return not filename or filename.startswith(_UNNAMED)
+
+
+def is_script(event: ExecEvent, args: Sequence[bytes]) -> bool:
     """Whether the kernel ran an interpreter for the file.
 
     It then puts the interpreter's path and at most one option before the file's name.
@@ -65,8 +70,8 @@ def is_script(event: ExecEvent, args: tuple[bytes, ...]) -> bool:
 
 
 def name(event: ExecEvent, args: tuple[bytes, ...]) -> bytes:
-    """Return the name that people know the program by: of a multi-call binary, the applet's."""
-    if event.filename and not event.filename.startswith(_UNNAMED):
+    """Return the name that a program was called by, of a link to a multi-call binary the link's."""
+    if not is_unnamed(event.filename):
         return base(event.filename) or base(event.task.executable)
     own = base(event.task.executable)
     return base(args[0]) if own in _MULTICALL and args and base(args[0]) else own

@@ -55,7 +55,7 @@ class Returning:
 class Kept:
     """What an earlier agent left: sessions, which are part of which, what was no access.
 
-    What it had counted and not written is lost with it, and the ledger knows how much that was.
+    What it had counted is written when it stops; what it had when it was killed, the ledger knows.
     """
 
     sessions: Sequence[Session]

@@ -85,6 +85,13 @@ class Session:
             return None
         return found
 
+    def parent(self, event: ExecEvent) -> Process | None:
+        """Return what started a program, as far as it has run one in this session itself."""
+        if not event.above_pid:
+            return self.process(event.parent)
+        found = self.processes.get(event.above_pid)
+        return found if found and found.start in {0, event.above_start} else None
+
     def above(self, task: Task, parent_of: Callable[[int], int]) -> Process | None:
         """Return the nearest ancestor of a process that only forked that has run a program here."""
         pid = task.pid

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exectrail_agent.events import EndEvent, Event, ExecEvent, LiveSession, Task
+from exectrail_agent.events import (
+    AlikeEvent,
+    EndEvent,
+    Event,
+    ExecEvent,
+    LiveSession,
+    Task,
+)
 from exectrail_agent.log.records import RecordMaker
 from exectrail_agent.proc import parent_of as parent_in_proc
 from exectrail_agent.sessions import returning
@@ -16,6 +23,7 @@ from exectrail_agent.sessions.entry import UNSEEN, IntervalWatch, classify
 from exectrail_agent.sessions.narrator import Narrator, Outcome
 from exectrail_agent.sessions.probecounts import ProbeCounts
 from exectrail_agent.sessions.returning import Returning, going_on
+from exectrail_agent.sessions.routine import Routine
 from exectrail_agent.sessions.session import Session, State
 from exectrail_agent.sessions.workloads import Workloads
 
@@ -53,6 +61,7 @@ class SessionTracker:
         self._narrator = Narrator(maker, self._counts, parent_of)
         self._watch = IntervalWatch()
         self._sessions: dict[int, Session] = {}
+        self._routine = Routine(maker, self._sessions)
         self._inner: dict[int, int] = {}
         self._dropped: OrderedDict[int, None] = OrderedDict()
         self._held: dict[int, Session] = {}
@@ -69,6 +78,9 @@ class SessionTracker:
     def handle(self, events: Iterable[Event], now: float) -> Outcome:
         """Return what follows from events, which come in the order in which they happened."""
         outcome = Outcome()
+        if not self._returning.deadline:
+            self._maker.ids.refresh()
+            events = self._routine.tell(events, outcome.records)
         for event in events:
             self._take(event, now, outcome)
         return outcome
@@ -83,7 +95,6 @@ class SessionTracker:
                 self._settle(session, outcome)
         self._judge_live(now, outcome)
         outcome.records.extend(map(self._narrator.counted, self._counts.due(now)))
-        outcome.records.extend(self._maker.clock_jumps())
         return outcome
 
     def next_due(self) -> float | None:
@@ -164,6 +175,8 @@ class SessionTracker:
 
     def _take(self, event: Event, now: float, outcome: Outcome) -> None:
         number = event.session
+        if isinstance(event, AlikeEvent):
+            event = event.whole()
         if isinstance(event, ExecEvent):
             if not number or number in self._dropped:
                 self._outside(event, outcome)
@@ -202,6 +215,9 @@ class SessionTracker:
             while self._waiting > _WAITING:
                 self._decide(next(iter(self._held.values())), now, outcome, final=True)
             return
+        self._tell(session, event, outcome)
+
+    def _tell(self, session: Session, event: Event, outcome: Outcome) -> None:
         self._narrator.tell(session, event, outcome)
         if isinstance(event, EndEvent):
             self._sessions.pop(session.number, None)

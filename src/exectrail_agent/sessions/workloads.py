@@ -34,6 +34,8 @@ class Workloads:
             self._sessions[where.container_id] = found
             if len(self._sessions) > _SIZE:
                 self._sessions.popitem(last=False)
-        found.fields = container_fields(where.container, where.container_id)
+        fields = container_fields(where.container, where.container_id)
+        if fields != found.fields:
+            found.fields = fields
         self._sessions.move_to_end(where.container_id)
         return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exectrail_agent import cli, config, health
-from exectrail_agent.agent import LOG
+from exectrail_agent.assembly import LOG
 from exectrail_agent.config import Config
 from exectrail_agent.events import Sensor, SensorError
 from exectrail_agent.health import Status

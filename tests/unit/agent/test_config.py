@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,11 +81,84 @@ def test_folders_are_made_and_tried(tmp_path: Path) -> None:
         config.check_folders(config.parse("[log]\nfolder = /proc/x"))
 
 
-def test_the_guide_has_every_option() -> None:
+def with_metrics(folder: Path, file: str | Path) -> str:
+    return (
+        f"[agent]\nsensor = bpf\n[bpf]\npins = {folder}/pins\n[log]\nfolder = {folder}/log\n"
+        f"[paths]\nstate = {folder}/state\nruntime = {folder}/run\n"
+        f"[health]\nmetrics_file = {folder / file}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("gone/agent.prom", "No such file or directory"),
+        ("agent.conf/agent.prom", "Not a directory"),
+        ("log", "Is a directory"),
+        ("/sys/agent.prom", "Permission denied|Read-only file system|Operation not permitted"),
+    ],
+)
+def test_metrics_that_can_not_be_written_are_refused(tmp_path: Path, file: str, why: str) -> None:
+    (tmp_path / "agent.conf").touch()
+    with pytest.raises(config.ConfigError) as caught:
+        config.check_folders(config.parse(with_metrics(tmp_path, file)))
+
+    start = re.escape(f"[health] metrics_file = {tmp_path / file} can't be written: ")
+    assert re.fullmatch(f"{start}(?:{why}); its folder has to be there, .*", str(caught.value))
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("command", ["config-check", "run"])
+def test_such_metrics_stop_a_command_before_it_begins(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "agent.conf"
+    path.write_text(with_metrics(tmp_path, "gone/agent.prom"))
+    asked = [sys.executable, "-m", "exectrail_agent", command, "--config", str(path)]
+    # Else it would go on for ever.
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=10)
+
+    assert (done.returncode, done.stdout) == (config.EXIT_CONFIG, "")
+    assert done.stderr.startswith("exectrail-agent: [health] metrics_file = ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_of_metrics_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir(mode=0o750)
+    config.check_folders(config.parse(with_metrics(tmp_path, "metrics/agent.prom")))
+
+    assert list((tmp_path / "metrics").iterdir()) == []
+    assert (tmp_path / "metrics").stat().st_mode & 0o777 == 0o750
+
+
+def test_the_guide_has_every_option_with_what_it_may_be() -> None:
     guide = (Path(__file__).parents[3] / "docs/agent.md").read_text()
     rows = [
-        f"| `[{one.section}] {one.name}` | {one.default and f'`{one.default}`'} | {one.doc} |\n"
+        f"| `[{one.section}] {one.name}` | {one.default and f'`{one.default}`'}"
+        f" | {one.kind.allowed} | {one.doc} |\n"
         for one in config.OPTIONS
     ]
 
-    assert "".join(["| option | default | |\n|---|---|---|\n", *rows]) in guide
+    assert "".join(["| option | default | may be | |\n|---|---|---|---|\n", *rows]) in guide
+
+
+@pytest.mark.parametrize("option", config.OPTIONS, ids=lambda one: one.name)
+def test_what_an_option_may_be_is_what_is_accepted(option: config.Option) -> None:
+    def takes(text: str) -> bool:
+        try:
+            config.parse(f"[{option.section}]\n{option.name} = {text}\n")
+        except config.ConfigError:
+            return False
+        return True
+
+    allowed = option.kind.allowed
+    assert takes(option.default)
+    if allowed.startswith("one of "):
+        assert all(map(takes, allowed[len("one of ") :].split(", ")))
+        assert not takes("")
+    elif allowed.startswith("a whole number"):
+        least, most = map(int, re.findall("[0-9]+", allowed))
+        answers = [takes(str(one)) for one in (least - 1, least, most, most + 1)]
+        assert answers == [False, True, True, False]
+    elif allowed.startswith("an absolute path"):
+        assert [takes("/a"), takes("a"), takes("")] == [True, False, "nothing" in allowed]
+    else:
+        assert [takes("a" * 253), takes("a" * 254), takes("a/b")] == [True, False, False]

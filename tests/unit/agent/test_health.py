@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -8,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from exectrail.compliance.checks.agent import PAST
+from exectrail.site import agent as site
 from exectrail_agent import health
-from exectrail_agent.health import Status
+from exectrail_agent.health import Past, Status
 from exectrail_agent.notify import Notifier
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_an_agent_that_says_it_sees_all_is_healthy(tmp_path: Path, agent: int) -> None:
@@ -62,14 +67,19 @@ def test_a_broken_or_missing_status_is_down(tmp_path: Path, text: str) -> None:
 
 
 def test_metrics_can_be_scraped(tmp_path: Path) -> None:
-    status = Status(version='1"\n', records=5, losses={"ring full": 2}, sensor="bpf")
+    losses = {"ring full": 2}
+    status = Status(version='1"\n', records=5, losses=losses, sensor="bpf", fill=0.25)
     health.write_metrics(status, tmp_path / "agent.prom")
     lines = (tmp_path / "agent.prom").read_text().splitlines()
 
     assert "exectrail_agent_records_total 5" in lines
+    assert "exectrail_agent_ring_fill_ratio 0.25" in lines
     assert 'exectrail_agent_losses_total{cause="ring full"} 2' in lines
     assert 'exectrail_agent_info{version="1\\"\\n",sensor="bpf"} 1' in lines
     assert [path.name for path in tmp_path.iterdir()] == ["agent.prom"]
+    told = re.findall(r"^# TYPE exectrail_agent_(\w+)", "\n".join(lines), re.MULTILINE)
+    page = (ROOT / "docs/agent-install.md").read_text(encoding="utf-8")
+    assert [name for name in told if f"`{name}" not in page] == []
 
 
 def test_proc_is_ours_here() -> None:
@@ -96,3 +106,48 @@ def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     Notifier().say("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     Notifier().say("READY=1")
+
+
+def test_what_was_lost_is_said_for_ten_minutes_and_how_much_of_it() -> None:
+    past = Past({"ring-full": 5})
+    past.lose({"ring-full": 5}, 100.0)
+    assert list(past.reasons(100.0)) == []
+
+    past.lose({"ring-full": 8}, 200.0)
+    past.lose({"ring-full": 9, "disk-full": 2}, 500.0)
+    past.lose({"ring-full": 9, "disk-full": 2}, 505.0)
+
+    assert list(past.reasons(799.9)) == [f"{PAST}events were lost: disk-full 2, ring-full 4"]
+    assert list(past.reasons(800.0)) == [f"{PAST}events were lost: disk-full 2, ring-full 1"]
+    assert list(past.reasons(1100.0)) == []
+
+
+def test_totals_that_begin_anew_are_all_news() -> None:
+    past = Past({"ring-full": 5})
+    past.lose({"ring-full": 3}, 100.0)
+
+    assert list(past.reasons(100.0)) == [f"{PAST}events were lost: ring-full 3"]
+
+
+def test_a_log_at_its_cap_is_named() -> None:
+    past = Past({})
+    past.lose({"rotated-unshipped": 7}, 100.0)
+
+    (reason,) = past.reasons(699.9)
+    assert reason == f"{PAST}the log was at its cap: 7 records went that nobody had shipped"
+    assert list(past.reasons(700.0)) == []
+
+
+def test_a_clock_that_was_set_is_named() -> None:
+    past = Past({})
+    past.jump(-3_600_000_000_000, 100.0)
+
+    assert list(past.reasons(699.9)) == [f"{PAST}the wall clock was set by -3600.000 s"]
+    assert list(past.reasons(700.0)) == []
+
+
+def test_all_who_judge_an_agent_know_the_past_by_the_same_words() -> None:
+    module = (ROOT / "plugins/modules/exec_agent_node.py").read_text(encoding="utf-8")
+
+    assert site.PAST == PAST
+    assert f'PAST = "{PAST}"' in module

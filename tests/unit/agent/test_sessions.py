@@ -206,6 +206,25 @@ def test_parents_that_only_forked_are_passed_over() -> None:
     ]
 
 
+def test_who_stands_above_need_not_be_looked_for_where_the_sensor_knows() -> None:
+    subshell = inside(WEB, 950)
+    above = {"above_pid": 900, "above_start": 9000}
+    records = check(
+        play(
+            tracker(WEB),
+            enter(WEB, 900, "sh"),
+            run(1, inside(WEB, 951), subshell, "id", **above),
+            run(1, inside(WEB, 952), subshell, "id", **above | {"above_start": 9001}),
+            leave(1, SHELL),
+            run(1, inside(WEB, 953), subshell, "id", **above),
+        ).records
+    )
+
+    access, shell, first, another, _, late = records
+    assert (first["parentEventId"], first["process.parentname"]) == (shell["eventId"], "sh")
+    assert another["parentEventId"] == late["parentEventId"] == access["eventId"]
+
+
 def test_an_exec_in_place_follows_from_what_the_process_ran_before() -> None:
     records = check(
         play(tracker(WEB), enter(WEB, 900, "sh"), run(1, SHELL, host(899), "bash")).records
@@ -542,6 +561,30 @@ def test_exits_of_what_nobody_saw_are_told() -> None:
     records = check(play(tracker(WEB), enter(WEB, 900, "sh"), stray).records)
 
     assert records[2]["process.unseen"]
+
+
+class TestAnAccessToAPodThatIsNotDescribedYet:
+    def held(self) -> tuple[SessionTracker, Index]:
+        index = Index(replace(WEB, probes=(), pod=replace(WEB.pod, labels=None)))
+        index.uncertain = {WEB.id}
+        watched = tracker(index=index, probes="full")
+        assert watched.handle([enter(WEB, 900, "cat", "/run/ok", tty=None)], 10.0).records == []
+        return watched, index
+
+    def test_waits_for_labels_and_probes(self) -> None:
+        watched, index = self.held()
+        assert watched.tick(11.9).records == []
+        index.containers, index.uncertain = [WEB], set()
+
+        (access, _) = check(watched.tick(11.9).records)
+        assert (access["k8s.pod.labels"], access["entry.type"]) == ({"app": "web"}, "probe")
+
+    def test_is_told_without_them_if_nobody_answers(self) -> None:
+        watched, _ = self.held()
+
+        (access, _) = check(watched.tick(12.0).records)
+        assert "k8s.pod.labels" not in access
+        assert access["entry.type"] == "exec"
 
 
 class TestAStartOfAKindThatIsNotKnownYet:

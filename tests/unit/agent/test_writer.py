@@ -64,7 +64,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         check_line(line)
         for file in [*older, path]
         if file.exists()
-        for line in file.read_bytes().splitlines(keepends=True)
+        for line in file.read_text().splitlines(keepends=True)
     ]
 
 
@@ -360,6 +360,34 @@ def test_what_dies_with_an_agent_is_told_of_by_the_next(
     assert accounted(read(path)) == 50 - 5
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"), [(errno.ENOSPC, "disk-full"), (errno.EROFS, "read-only")]
+)
+def test_what_the_disk_never_took_is_told_of_with_the_disk_as_cause(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, cause: str
+) -> None:
+    def fail(_descriptor: int, _data: bytes) -> int:
+        raise OSError(error, "broken")
+
+    ledger = Ledger(tmp_path / "ledger", NODE.boot)
+    log = RecordWriter(path, MAKER, ledger=ledger)
+    ledger.take(7)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", fail)
+        log.append(commands(7))
+        log.close()
+    ledger.close()
+
+    RecordWriter(path, MAKER, ledger=Ledger(tmp_path / "ledger", NODE.boot)).close()
+    (loss,) = read(path)
+    assert (loss["loss.cause"], loss["loss.execs"]) == (cause, 7)
+
+    killed = Ledger(tmp_path / "ledger", NODE.boot)
+    killed.take(1)
+    killed.close()
+    assert Ledger(tmp_path / "ledger", NODE.boot).cause == "agent-killed"
+
+
 def test_a_ledger_of_another_boot_counts_for_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger", "aaaa")
     ledger.take(7)
@@ -390,6 +418,22 @@ def test_a_sensors_totals_become_losses() -> None:
     assert (
         LossAccountant(MAKER, accountant.totals).update({"ring-full": 1, "processes-full": 2}) == []
     )
+
+
+def test_a_sensors_loss_begins_where_the_last_was_told() -> None:
+    accountant = LossAccountant(MAKER, {"ring-full": 5}, 77)
+    now = MAKER.clock.now()
+
+    spans = [
+        [
+            (one.loss.begin, one.loss.end)
+            for one in accountant.update({"ring-full": total})
+            if one.loss
+        ]
+        for total in (6, 6, 7)
+    ]
+
+    assert spans == [[(77, now)], [], [(now, now)]]
 
 
 def test_arguments_do_not_count_as_records() -> None:

@@ -46,11 +46,11 @@ def validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def check_line(raw: bytes) -> dict[str, Any]:
+def check_line(line: str) -> dict[str, Any]:
     """Return a line's record, which its kind's schema allows."""
-    assert raw.endswith(b"\n")
-    assert all(0x20 <= byte < 0x7F for byte in raw[:-1])
-    record: dict[str, Any] = json.loads(raw)
+    assert line.endswith("\n")
+    assert all(0x20 <= byte < 0x7F for byte in line[:-1].encode())
+    record: dict[str, Any] = json.loads(line)
     validator(record["kind"]).validate(record)
     return record
 

@@ -42,7 +42,7 @@ CANARY = {"mark": "m", "namespace": "default", "pod": "p"}
         ({"agent.status/reasons": ["something"]}, {"agent.healthy": "fail"}),
         (
             {
-                "agent.status/reasons": ["events were lost in the last ten minutes: x 1"],
+                "agent.status/reasons": ["in the last ten minutes events were lost: x 1"],
                 "agent.losses": {"causes": {"x": 1}, "newest": 1.0},
             },
             {"agent.losses": "warn"},

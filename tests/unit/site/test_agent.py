@@ -116,7 +116,7 @@ def test_what_is_wrong_is_repaired(change: dict[str, Any], reason: str, *, resta
 
 
 def test_past_losses_are_no_reason() -> None:
-    lost = because(reasons=["events were lost in the last ten minutes: ring 3"])
+    lost = because(reasons=["in the last ten minutes events were lost: ring 3"])
 
     assert not decided(status=lost).work
 

@@ -25,8 +25,8 @@ from exectrail.compliance.items.installed import (
 _STOPPED = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead", "X": "dead"}
 _JUST_STARTED = 10.0
 """Seconds in which a start that nobody asked for means that the agent keeps ending."""
-LOST = "events were lost"
-"""How the agent begins the reason that agent.losses judges."""
+PAST = "in the last ten minutes "
+"""How the agent begins a reason that is over: agent.losses or node.clock-offset judges it."""
 _LOSING = 60.0
 """Seconds after which a loss is one of the past."""
 _OVER = ("rotated-unshipped", "file-removed", "torn-line", "agent-killed")
@@ -146,7 +146,7 @@ def open_to(found: Owned, kind: str) -> list[str]:
     after=("agent.log",),
 )
 def healthy(items: Items) -> Outcome:
-    """Take the agent at its word; past losses are agent.losses' business."""
+    """Take the agent at its word; what is over, agent.losses and node.clock-offset judge."""
     if reasons := _reasons(items):
         return Outcome.failed(
             "degraded", f"The agent says that it is degraded: {listing(reasons)}."
@@ -275,4 +275,4 @@ def _status(items: Items) -> AgentStatus:
 
 
 def _reasons(items: Items) -> list[str]:
-    return [each for each in _status(items).reasons if not each.startswith(LOST)]
+    return [each for each in _status(items).reasons if not each.startswith(PAST)]

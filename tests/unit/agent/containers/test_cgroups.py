@@ -6,6 +6,15 @@ from hypothesis import strategies as st
 
 from exectrail_agent.containers import cgroups
 from tests.unit.agent.containers.tree import A, B
+from tests.unit.agent.corpus import damaged, kept
+
+REAL = kept("*/cgroup*")
+"""/proc/PID/cgroup of processes in containers, where there are hierarchies of both versions."""
+IDS = {
+    "podman": "820e59805db25e25c7512795f44ec2c630f7c633c7fa88fb9a053ae5abc2f3c2",
+    "node": "383eefd1418b356373396c8ae6d8924f466aae3b30f42014e655ff0aff56c192",
+    "pod": "9903088b31f5676c172afea53cf8339652b7d71f72d3a94fe60807383925cfc2",
+}
 
 POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"
 
@@ -101,6 +110,23 @@ def test_the_base_is_the_group_that_names_the_container_or_the_expected_one() ->
     assert cgroups.base(b"/user.slice", A, b"") == b""
 
 
+@pytest.mark.parametrize(
+    ("name", "containers"),
+    [
+        ("podman-4.3/cgroup", ["podman"]),
+        ("podman-4.3/cgroup-nested", ["node", "pod"]),
+        ("containerd-1.6/cgroup", ["pod"]),
+    ],
+)
+def test_real_processes_are_in_their_containers(name: str, containers: list[str]) -> None:
+    ids = [IDS[container] for container in containers]
+    (path,) = cgroups.of_process(REAL[name])
+    assert [found for _, found in cgroups.ancestors(path) if found] == ids
+    ends = [cgroups.base(path, identity, b"") for identity in ids]
+    assert [end.rpartition(b"/")[2].decode()[-64:] for end in ends] == ids
+    assert ends[-1] == path
+
+
 @given(
     st.binary(max_size=300)
     | st.lists(st.sampled_from([b"/", b":", b"-", A.encode()])).map(b"".join)
@@ -132,3 +158,36 @@ def test_no_configured_path_leads_out_or_is_the_root(text: str) -> None:
     path = cgroups.configured(text)
     assert path == b"" or (path.startswith(b"/") and len(path) > 1)
     assert b".." not in path.split(b"/")
+
+
+PATHS = damaged([line.split(b":", 2)[2] for text in REAL.values() for line in text.splitlines()])
+
+
+@given(damaged(list(REAL.values())))
+def test_damaged_real_processes_are_somewhere_or_nowhere(text: bytes) -> None:
+    paths = cgroups.of_process(text)
+    assert len(set(paths)) == len(paths)
+    assert all(path.startswith(b"/") and path != b"/" for path in paths)
+
+
+@given(PATHS | st.binary(max_size=300), st.sampled_from([*IDS.values(), A]), PATHS | st.just(b""))
+@example(b"/" + A.encode() + b"/" + A.encode(), A, b"")
+@example(b"//", A, b"/")
+@example(b"/a/" + A.encode(), B, b"/a/")
+@example(b"/ab", A, b"/a")
+@example(b"/a/" + A.encode(), A, b"/a")
+def test_a_base_is_the_outermost_group_that_is_named_or_expected(
+    path: bytes, container: str, expected: bytes
+) -> None:
+    found = cgroups.base(path, container, expected)
+    around = [group for group, _ in cgroups.ancestors(path)]
+    if found:
+        assert found in around
+        assert found == expected or container.encode() in found.rpartition(b"/")[2]
+        around = around[: around.index(found)]
+    assert expected not in around
+    assert container not in map(named_last, around)
+
+
+def named_last(group: bytes) -> str:
+    return list(cgroups.ancestors(group))[-1][1]
