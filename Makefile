@@ -15,6 +15,9 @@ STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py agent_minut
 LONGEST := $(addprefix tests/e2e/test_,faults.py audit_policy.py audit_policy_faults.py site.py)
 CLUSTERS := $(LONGEST) $(filter-out $(LONGEST) $(MACHINES) $(STORIES),$(wildcard tests/e2e/test_*.py))
 
+# A fresh Debian may be upgrading itself.
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo agent test test-stories test-unit lint mutation bench collection lab-clean clean
 
@@ -28,7 +31,7 @@ help: ## Show what can be made
 	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  if [ "$$(id -u)" = 0 ]; then echo "installing python3-venv"; \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-venv >/dev/null; \
+	    $(APT) update && $(APT) install -y --no-install-recommends python3-venv >/dev/null; \
 	  else echo "python3-venv is missing: sudo apt-get install python3-venv" >&2; exit 1; fi; }
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -52,7 +55,7 @@ build/exectrail-agent.pyz: packaging/agent.py $(shell find src/exectrail_agent -
 	@echo "== the agent in $@"
 	@command -v clang >/dev/null && command -v llvm-strip >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || test "$$(id -u)" != 0 || { \
 	  echo "installing clang, llvm and libbpf-dev"; \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends clang llvm libbpf-dev >/dev/null; }
+	  $(APT) update && $(APT) install -y --no-install-recommends clang llvm libbpf-dev >/dev/null; }
 	@$(PYTHON) packaging/agent.py -o $@
 
 test: lint test-unit agent ## Set up everything and pass every gate and test but the stories

@@ -12,10 +12,13 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.progress import say
 from lab.vm.archive import KEYRING, Source, host_codename, host_sources
+from lab.vm.folders import lock
 
 QEMU = "qemu-system-x86_64"
 # Emulation in 7.2, Debian 12's own, corrupts guests; `file:` migration came with 8.2.
 MINIMUM_QEMU = (8, 2)
+# A fresh Debian may be upgrading itself.
+_LOCK_SECONDS = "600"
 _COMMANDS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
@@ -88,7 +91,8 @@ def install(packages: Sequence[str]) -> None:
         )
     sources = sources_for(packages, codename, host_sources())
     say(f"installing host packages: {' '.join(packages)}")
-    with tempfile.TemporaryDirectory(prefix="exectrail-lab-apt.") as folder:
+    # One at a time: what cleans up after one run of apt may take what another has downloaded.
+    with lock("host-packages"), tempfile.TemporaryDirectory(prefix="exectrail-lab-apt.") as folder:
         options = _private_lists(Path(folder), sources)
         _apt([*options, "update"])
         # The whole request is aimed at backports: parts of QEMU must have one version.
@@ -102,8 +106,8 @@ def install(packages: Sequence[str]) -> None:
 def _private_lists(folder: Path, sources: Sequence[Source]) -> list[str]:
     # The download user of apt must be able to enter the folder.
     folder.chmod(0o755)
-    (folder / "lists" / "partial").mkdir(parents=True)
-    (folder / "parts").mkdir()
+    for name in ("lists/partial", "archives/partial", "parts"):
+        (folder / name).mkdir(parents=True)
     # Older hosts sign suites with keys that only the trusted store has; a stanza without
     # Signed-By would accept any key in there, so the archive's own keyring is named where it is.
     signed = f"Signed-By: {KEYRING}\n" if KEYRING.exists() else ""
@@ -115,9 +119,11 @@ def _private_lists(folder: Path, sources: Sequence[Source]) -> list[str]:
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": str(folder / "parts"),
         "Dir::State::Lists": str(folder / "lists"),
+        "Dir::Cache::Archives": str(folder / "archives"),
         "Dir::Cache::pkgcache": "",
         "Dir::Cache::srcpkgcache": "",
         "Acquire::Languages": "none",
+        "DPkg::Lock::Timeout": _LOCK_SECONDS,
     }
     return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
 

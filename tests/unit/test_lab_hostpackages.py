@@ -1,10 +1,12 @@
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lab.errors import LabError
-from lab.vm import hostpackages
+from lab.vm import folders, hostpackages
 from lab.vm.archive import Source
 
 
@@ -117,3 +119,22 @@ def test_what_is_missing(
     run_from(programs, monkeypatch)
 
     assert hostpackages.missing() == missing
+
+
+def test_packages_are_installed_by_one_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def apt(arguments: list[str]) -> None:
+        begun.append(arguments[-1])
+        time.sleep(0.05)
+
+    monkeypatch.setattr(folders, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(hostpackages, "host_codename", lambda: "bookworm")
+    monkeypatch.setattr(hostpackages, "host_sources", lambda: SOURCES)
+    monkeypatch.setattr(hostpackages, "_apt", apt)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(hostpackages.install, [["qemu-utils"]] * 3))
+
+    assert begun == ["update", "qemu-utils"] * 3
