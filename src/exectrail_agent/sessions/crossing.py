@@ -53,12 +53,12 @@ class Crossing:
 
     - `way`: it came from outside (``ACCESS``), it is a matter of the container's own or of none
       (``INSIDE``), it is the runtime on its way in (``STAGE``), or the container or its pod is not
-      known well enough yet (``WAIT``; if that lasts, it is an access).
+      known well enough yet (``WAIT``; if that lasts, `is_own` says whether it is an access).
     - `container`: None if nobody has described it; `container_id` is then what its cgroup is
       called, "" without one.
     - `by_namespaces`: it is in the container by its namespaces, not by its cgroup.
     - `own_start`: it is the container's first process. If that has to ``WAIT``, it is for what kind
-      of container it is; if it lasts, it is a matter of the container's own.
+      of container it is.
     - `certainty`, 0 to 1, is how sure the container is, and `doubt` why not 1.
     """
 
@@ -69,6 +69,13 @@ class Crossing:
     own_start: bool = False
     certainty: float = 1.0
     doubt: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a matter of the container's own, if there is nothing more to wait for."""
+        if self.way is Way.WAIT and self.own_start and self.container:
+            return not _is_access_by_starting(self.container)
+        return self.way is Way.INSIDE
 
 
 _INSIDE = Crossing(Way.INSIDE)
@@ -201,13 +208,11 @@ def _to(event: ExecEvent, index: ContainerLookup, target: Crossing) -> Crossing:
     container = target.container
     if container is None or (container.init_pid == 0 and not target.by_namespaces):
         return replace(target, way=Way.WAIT)
-    if container.init_pid != event.task.pid:
-        # Labels, and what is a probe, come with the kind.
-        return target if index.is_kind_certain(container) else replace(target, way=Way.WAIT)
-    if not _is_access_by_starting(container):
-        way = Way.INSIDE if index.is_kind_certain(container) else Way.WAIT
-        return replace(target, way=way, by_namespaces=False, own_start=True)
-    return replace(target, by_namespaces=False, own_start=True)
+    if container.init_pid == event.task.pid:
+        way = Way.ACCESS if _is_access_by_starting(container) else Way.INSIDE
+        target = replace(target, way=way, by_namespaces=False, own_start=True)
+    # Labels, and what is a probe, come with the kind.
+    return target if index.is_kind_certain(container) else replace(target, way=Way.WAIT)
 
 
 def _is_access_by_starting(container: Container) -> bool:

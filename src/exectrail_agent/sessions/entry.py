@@ -88,6 +88,8 @@ def classify(
       is seen; asked only where that decides.
     """
     entry = _typed(event, crossing, regular=regular)
+    if crossing.own_start and crossing.way is Way.WAIT:
+        entry = _at_most(entry, _UNDESCRIBED, "nobody has said what kind of container it is")
     if crossing.container and entry.type in {"exec", "unknown"} and not _is_known(ids_of(event)):
         name = client(crossing.container)
         if name:

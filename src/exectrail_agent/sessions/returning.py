@@ -101,7 +101,7 @@ def going_on(live: LiveSession, index: ContainerLookup) -> tuple[Task, Crossing]
     """
     tasks = sorted(live.tasks, key=lambda task: task.start)
     judged = [(task, join(_standing(task), index)) for task in tasks]
-    if any(one.own_start and one.way is not Way.ACCESS for _, one in judged):
+    if any(one.own_start and one.is_own for _, one in judged):
         return None
     return next(((task, one) for task, one in judged if one.way is not Way.INSIDE), None)
 

@@ -246,7 +246,7 @@ class SessionTracker:
         events, session.waiting, session.first = session.waiting, [], None
         self._waiting -= len(events)
         del self._held[session.number]
-        if crossing.way is Way.INSIDE or (crossing.way is Way.WAIT and crossing.own_start):
+        if crossing.is_own:
             self._refuse(session, events, now, outcome)
             return
         if crossing.way is Way.STAGE:

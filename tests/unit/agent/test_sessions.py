@@ -519,6 +519,14 @@ class TestRestart:
 
         assert new.tick(1002.0).drops == [1]
 
+    def test_keeps_what_somebody_began_by_starting_it_though_nobody_says_what_it_is(self) -> None:
+        index = Index(replace(WEB, interactive=True))
+        index.uncertain = {WEB.id}
+        new = tracker(index=index)
+        new.recover([LiveSession(1, [inside(WEB, 500)])], 1000.0)
+
+        assert kinds(new.tick(1002.0).records) == ["Kubernetes"]
+
     def test_remembers_what_was_dropped(self) -> None:
         old = tracker(WEB)
         play(old, run(1, inside(WEB, 500), host(499), entry=True))
@@ -590,8 +598,8 @@ class TestAnAccessToAPodThatIsNotDescribedYet:
 class TestAStartOfAKindThatIsNotKnownYet:
     """kubectl debug's containers are started before anybody has said what they are."""
 
-    def begun(self) -> tuple[SessionTracker, Index]:
-        index = Index(WEB)
+    def begun(self, container: Container = WEB) -> tuple[SessionTracker, Index]:
+        index = Index(container)
         index.uncertain = {WEB.id}
         watched = tracker(index=index)
         outcome = watched.handle([run(1, inside(WEB, 500), host(499), "sh", entry=True)], 10.0)
@@ -604,6 +612,21 @@ class TestAStartOfAKindThatIsNotKnownYet:
         index.uncertain = set()
 
         assert kinds(watched.tick(10.5).records) == ["Kubernetes", "Command"]
+
+    def test_with_a_terminal_is_not_taken_for_another_that_has_one(self) -> None:
+        watched, index = self.begun(replace(WEB, interactive=True))
+        index.containers = [replace(WEB, kind="ephemeral", interactive=True)]
+        index.uncertain = set()
+
+        (access, _) = check(watched.tick(10.5).records)
+        assert (access["entry.type"], access["entry.confidence"]) == ("ephemeral-container", 1)
+
+    def test_with_a_terminal_is_an_access_also_when_nobody_says(self) -> None:
+        watched, _ = self.begun(replace(WEB, interactive=True))
+
+        assert watched.tick(11.9).records == []
+        (access, _) = check(watched.tick(12.0).records)
+        assert (access["entry.type"], access["entry.confidence"]) == ("interactive-container", 0.6)
 
     @pytest.mark.parametrize("certain", [True, False])
     def test_is_the_containers_own_when_it_is_another_or_nobody_says(
