@@ -41,7 +41,7 @@ _CALM = 2.0
 """Seconds without a loss after which the open sessions are compared with the kernel's."""
 _DESCRIBED = 2.0
 """Seconds after which the containers that were there at the start have been described."""
-_LASTING = ("Kubernetes", "SessionEnd", "Loss")
+_LASTING = ("Kubernetes", "SessionEnd")
 """Records after which the state that outlives a restart is another."""
 
 
@@ -135,6 +135,9 @@ class Agent:
         self._canary.close()
         self._read()
         self._follow(parts.tracker.flush(self._now()))
+        self._tell_losses()
+        if not parts.writer.owes:
+            parts.losses.settle()
         self._save()
         parts.sensor.close(keep=keep)
         parts.writer.close()
@@ -157,11 +160,8 @@ class Agent:
             self._past.jump(jump.nanoseconds, now)
             parts.writer.append([parts.maker.clock_jump(jump)])
             self._due["status"] = now
-        lost = parts.losses.update(parts.sensor.losses())
-        if lost:
-            parts.writer.append(lost)
-            if parts.sensor.name == "bpf":
-                self._compare_at = now + _CALM
+        if self._tell_losses() and parts.sensor.name == "bpf":
+            self._compare_at = now + _CALM
         if self._compare_at and self._compare_at <= now:
             # The beginning or the end of a session may be among what was lost.
             self._compare_at = 0.0
@@ -171,6 +171,8 @@ class Agent:
             self._adopt_at = 0.0
             self._adopt(now)
         parts.writer.tick()
+        if not parts.writer.owes:
+            parts.losses.settle()
         self._prove(now)
         if self._dirty and self._due["save"] <= now:
             self._save()
@@ -180,6 +182,15 @@ class Agent:
             self._tell(now)
             self._due["status"] = now + _STATUS_SECONDS
         self._alive()
+
+    def _tell_losses(self) -> bool:
+        """Tell of what the sensor has lost, and whether it has."""
+        lost = self._parts.losses.update(self._parts.sensor.losses())
+        if lost:
+            self._parts.writer.append(lost)
+            # Who comes after a crash would tell of it again.
+            self._dirty, self._due["save"] = True, 0.0
+        return bool(lost)
 
     def _tell_of_absence(self, now: float) -> None:
         """Say that nobody watched since an earlier agent of this boot: not even a count is left."""
@@ -211,7 +222,7 @@ class Agent:
             self._status.lag = max(0.0, now - events[-1].time / 1e9)
             theirs = self._without_canary(events, now) if self._canary.flying else events
             self._follow(parts.tracker.handle(theirs, now))
-            if len(events) < enough:
+            if len(events) < enough and parts.sensor.fill() <= _SPARE:
                 return
 
     def _without_canary(self, events: Sequence[Event], now: float) -> Sequence[Event]:
@@ -338,6 +349,7 @@ class Agent:
             "time": self._clock.now(),
             "sessions": parts.tracker.snapshot(),
             "losses": parts.losses.totals,
+            "told": parts.losses.told,
         }
         with contextlib.suppress(OSError):
             # Without it the next agent finds the sessions in the kernel, under new ids.

@@ -79,11 +79,15 @@ def assemble(config: Config, sensor: Sensor, clock: Clock, saved: dict[str, obje
 
 
 def losses_so_far(maker: RecordMaker, saved: dict[str, object], *, resumed: bool) -> LossAccountant:
-    """Return what an earlier agent has told of, if its sensor was `resumed`; a new one begins."""
-    totals, told = saved.get("losses"), saved.get("time")
-    if resumed and isinstance(totals, dict) and isinstance(told, int):
-        return LossAccountant(maker, totals, told)
-    return LossAccountant(maker, since=0 if resumed else maker.clock.now())
+    """Begin with what an earlier agent has told of; it owes the rest if nothing was `resumed`."""
+    totals, until = saved.get("losses"), saved.get("time")
+    told = saved.get("told", totals)
+    if not (isinstance(totals, dict) and isinstance(told, dict) and isinstance(until, int)):
+        return LossAccountant(maker, since=0 if resumed else maker.clock.now())
+    if resumed:
+        return LossAccountant(maker, told, until)
+    owed = {cause: told.get(cause, 0) - total for cause, total in totals.items()}
+    return LossAccountant(maker, owed, until if any(owed.values()) else maker.clock.now())
 
 
 def pods_source(config: Config, node: str) -> tuple[KubeletPods | None, str]:

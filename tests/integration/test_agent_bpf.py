@@ -27,6 +27,7 @@ from unittest import mock
 import pytest
 
 from exectrail_agent.bpf import layout, pins
+from exectrail_agent.bpf import sensor as sensor_module
 from exectrail_agent.bpf.libbpf import BpfError, Libbpf
 from exectrail_agent.bpf.sensor import BpfSensor
 from exectrail_agent.bpf.surroundings import choose_hierarchy, read_mounts
@@ -314,6 +315,35 @@ def test_a_dropped_session_is_told_no_more(sensor: BpfSensor, tmp_path: Path) ->
     number = seen.execs[0].session.to_bytes(8, sys.byteorder)
     for name, size in (("sessions", 16), ("dropped", 4)):
         assert sensor._libbpf.look_up(sensor._files[name], number, size) is None
+
+
+def test_sleepers_of_dropped_sessions_take_no_room(
+    sensor: BpfSensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensor_module, "_DROPS_MAX", 3)
+    sleep = ["unshare", "-m", "sh", "-c", "sleep 60 & exec sleep 60.5"]
+    sleepers = [subprocess.Popen(sleep, start_new_session=True) for _ in range(4)]
+    try:
+        seen = Seen(sensor, "60.5")
+        seen.until(lambda: len(seen.numbers) == len(sleepers) and len(seen.execs) >= 12)
+        *dropped, kept = seen.numbers
+        for number in dropped:
+            sensor.drop(number)
+
+        def held(name: str, size: int) -> set[int]:
+            keys = sensor._libbpf.keys(sensor._files[name], size, 1 << 15)
+            return {int.from_bytes(key, sys.byteorder) for key in keys}
+
+        pids = {one.task.pid: one.session for one in seen.execs}
+        assert held("sessions", 8) & seen.numbers == {kept}
+        assert held("dropped", 8) & seen.numbers == set()
+        assert {pids[pid] for pid in held("tasks", 4) & pids.keys()} == {kept}
+        (live,) = [one for one in sensor.live() if one.session in seen.numbers]
+        assert (live.session, len(live.tasks)) == (kept, 2)
+    finally:
+        for process in sleepers:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_one_that_leaves_a_dropped_session_for_another_place_is_an_entry(

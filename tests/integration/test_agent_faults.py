@@ -279,6 +279,23 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
     assert [each["kind"] for each in node.records()].count("SessionEnd") == 1
 
 
+def test_what_was_counted_is_not_counted_again_after_a_crash(node: Node) -> None:
+    node.start()
+    running = node.produce(4000, 2000, LONG)
+    node.until(lambda: node.accounted()[0])
+    # Until then the beginning of the access has been saved.
+    time.sleep(1.2)
+    node.send(signal.SIGSTOP)
+    assert running.wait(60) == 0
+    node.send(signal.SIGCONT)
+    _, lost = node.holds(4001)
+    assert lost > 0
+    node.end(signal.SIGKILL)
+    node.start()
+
+    assert node.holds(4001)[1] == lost
+
+
 def test_what_containers_run_by_themselves_is_accounted_for_too(node: Node) -> None:
     node.conf.write_text(f"{node.conf.read_text()}record = all\n")
     with node.workload(2000) as usual, node.workload(2000, LONG) as crowd:
@@ -310,6 +327,32 @@ def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(nod
     assert len({each["traceId"] for each in node.records() if "traceId" in each}) == 1
 
 
+def test_a_full_ring_of_what_is_long_in_records_takes_little_memory(node: Node) -> None:
+    """A control character takes six bytes in each of a record's two places for arguments."""
+    node.conf.write_text(node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 8\n"))
+    node.start()
+    script = """if True:
+        import os, pathlib, subprocess, sys
+        pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
+        os.execv(sys.executable, [sys.executable, "-c", sys.argv[2]])
+    """
+    many = """if True:
+        import subprocess
+        for number in range(100):
+            subprocess.run(["/bin/true", str(number) + "\\1" * 32000], check=True)
+    """
+    node.send(signal.SIGSTOP)
+    command = node.inside(sys.executable, "-c", script, str(node.group), many)
+    subprocess.run(command, check=True)
+    node.send(signal.SIGCONT)
+
+    node.holds(101)
+    status = Path(f"/proc/{node.agent}/status").read_text()
+    (most,) = re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    # Of the 96 MB that the service may have.
+    assert int(most) < 70_000
+
+
 # ---- disks ----
 
 
@@ -325,15 +368,39 @@ def test_a_log_at_its_cap_removes_what_nobody_has_shipped_and_says_so(node: Node
     assert sum(each.stat().st_size for each in node.log.glob("advaudit.log*")) <= 2_100_000
 
 
-def test_a_full_disk(node: Node, disk: Path) -> None:
-    node.conf.write_text(node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 16\n"))
-    node.start()
+def filled(disk: Path) -> Path:
+    """Leave no room on a disk; give what takes it."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 10):
             with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(size))
+    return ballast
+
+
+def test_what_the_kernel_lost_while_a_disk_was_full_is_told_by_the_next(
+    node: Node, disk: Path
+) -> None:
+    node.start()
+    ballast = filled(disk)
+    node.send(signal.SIGSTOP)
+    assert node.produce(2000, program=LONG).wait(60) == 0
+    node.send(signal.SIGCONT)
+    node.until(lambda: "No space left on device" in reasons(node))
+    assert node.end() == 0
+    ballast.unlink()
+    node.start()
+
+    node.holds(2001)
+    losses = [each["loss.cause"] for each in node.records() if each["kind"] == "Loss"]
+    assert "ring-full" in losses
+
+
+def test_a_full_disk(node: Node, disk: Path) -> None:
+    node.conf.write_text(node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 16\n"))
+    node.start()
+    ballast = filled(disk)
     assert node.produce(1500, program=LONGEST).wait(60) == 0
     node.send(signal.SIGUSR1)
     node.until(lambda: "No space left on device" in reasons(node))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ END_SIZE = _HEAD.size
 """Bytes of a record that tells of an end, and of no program."""
 MARK_SIZE = _MARK.size
 SESSION_SIZE = 16
+"""Bytes of a value of the map of sessions, which begins with the number of the outer one."""
 
 _TOO_LONG = "missing, or longer than the sensor follows"
 _NO_CWD, _NO_EXECUTABLE, _NO_CGROUP, _NO_PARENT_CGROUP, _NO_PARENT_EXECUTABLE = 2, 4, 8, 16, 32
@@ -153,6 +155,11 @@ def unpack_mark(value: bytes) -> Mark:
     """Read a value of the map of processes; `value` has MARK_SIZE bytes."""
     session, start, _, mounts, pids, _, _, pid, _, _ = _MARK.unpack(value)
     return Mark(session, start, pid, mounts, pids)
+
+
+def outer_of(value: bytes) -> int:
+    """Read of which session a session is a part, 0 if of none; `value` has SESSION_SIZE bytes."""
+    return int.from_bytes(value[:8], sys.byteorder)
 
 
 def _decode_exec(record: bytes, process: Sequence[int], known: Known) -> ExecEvent:

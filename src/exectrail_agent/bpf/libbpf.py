@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import struct
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -299,6 +300,8 @@ class Ring:
     """Reads a ring buffer, as the kernel's documentation of BPF_MAP_TYPE_RINGBUF describes it.
 
     libbpf calls a function for each record: from Python that takes longer than all else.
+
+    `position` is how many bytes have been looked at since the ring was made.
     """
 
     def __init__(self, file: int, size: int) -> None:
@@ -311,7 +314,7 @@ class Ring:
         readable = page + 2 * size
         self.data = mmap.mmap(file, readable, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._headers = memoryview(self.data).cast("I")
-        (self._position,) = _POSITION.unpack_from(self._read_to)
+        (self.position,) = _POSITION.unpack_from(self._read_to)
         self._lock = Lock()
         self._lock.acquire()
 
@@ -321,35 +324,36 @@ class Ring:
         (end,), (begin,) = map(_POSITION.unpack_from, (self.data, self._read_to))
         return int(end - begin)
 
-    def peek(self, most: int) -> list[tuple[int, int]]:
-        """Return where in `data` the records that wait begin and end, at most so many.
+    def peek(self, most: int, size: int = sys.maxsize) -> list[tuple[int, int]]:
+        """Return where in `data` the records that wait begin and end.
 
-        They stay there until `release`.
+        At most so many; the last begins in the first `size` bytes. They stay there until `release`.
         """
         headers, page, last = self._headers, mmap.PAGESIZE, self._size - 1
         found: list[tuple[int, int]] = []
         (end,) = _POSITION.unpack_from(self.data)
         self._fence()
         (position,) = _POSITION.unpack_from(self._read_to)
+        end = min(end, position + size)
         while position < end and len(found) < most:
             begin = page + (position & last)
-            size = headers[begin >> 2]
-            if size >= _DISCARDED:
-                if size >= _BUSY:
+            length = headers[begin >> 2]
+            if length >= _DISCARDED:
+                if length >= _BUSY:
                     break
-                size -= _DISCARDED
+                length -= _DISCARDED
             else:
                 begin += _HEADER
-                found.append((begin, begin + size))
-            position += size + _HEADER + 7 & ~7
-        self._position = position
+                found.append((begin, begin + length))
+            position += length + _HEADER + 7 & ~7
+        self.position = position
         self._fence()
         return found
 
     def release(self) -> None:
         """Give the room of what was returned back to the kernel."""
         self._fence()
-        _POSITION.pack_into(self._read_to, 0, self._position)
+        _POSITION.pack_into(self._read_to, 0, self.position)
         # The kernel wakes nobody who has not read all. Who asks again now sees what came meanwhile.
         self._fence()
 

@@ -30,7 +30,9 @@ RING_SIZE = 8 << 20
 _BTF = "/sys/kernel/btf/vmlinux"
 _JUMPS = ("at_exec", "at_fork", "at_exit")
 _BATCH = 512
+_BATCH_BYTES = 1 << 19
 _TASKS_MAX = 32768
+_DROPS_MAX = 1024
 _NUMBER = struct.Struct("=Q")
 _PID = struct.Struct("=I")
 _IN_FLIGHT = 0.02
@@ -76,6 +78,7 @@ class BpfSensor:
         self._own: dict[str, int] = {}
         self._pending: list[bytes] = []
         self._known = layout.Known()
+        self._drops = 0
         self._undecoded = 0
         self._replaced = 0
         if not os.path.exists(_BTF):  # noqa: PTH110 - no object is needed
@@ -110,13 +113,17 @@ class BpfSensor:
         return self._files["ring"]
 
     def read(self) -> Sequence[Event]:
-        """Return what waits, at most some hundred events at once: they take memory."""
+        """Return what waits, at most some hundred events at once: they take memory.
+
+        Of some the text is twelve times as long in a record.
+        """
         events: list[Event] = []
         pending, self._pending = self._pending, []
         for record in pending:
             self._decode(record, [(0, len(record))], events)
+        end = self._ring.position + _BATCH_BYTES
         while len(events) < _BATCH:
-            found = self._ring.peek(_BATCH)
+            found = self._ring.peek(_BATCH, end - self._ring.position)
             if not found:
                 break
             self._decode(self._ring.data, found, events)
@@ -137,6 +144,9 @@ class BpfSensor:
                 self._libbpf.update(dropped, number, _PID.pack(1))
                 if not self._libbpf.look_up(sessions, number, layout.SESSION_SIZE):
                     self._libbpf.delete(dropped, number)
+        self._drops += 1
+        if self._drops >= _DROPS_MAX:
+            self._forget_dropped()
 
     def live(self) -> Sequence[LiveSession]:
         """Return the sessions that the kernel has; one may consist of sessions inside it alone."""
@@ -199,6 +209,26 @@ class BpfSensor:
         finally:
             self._let_go()
 
+    def _forget_dropped(self) -> None:
+        """Take the room of dropped sessions back: whose processes only sleep never give it up."""
+        self._drops = 0
+        files, libbpf = self._files, self._libbpf
+        with suppress(BpfError):
+            numbers = set()
+            for number in libbpf.keys(files["dropped"], _NUMBER.size, _TASKS_MAX):
+                session = libbpf.look_up(files["sessions"], number, layout.SESSION_SIZE)
+                # One that is in another is counted there.
+                if session is None or not layout.outer_of(session):
+                    numbers.add(number)
+            pids = list(libbpf.keys(files["tasks"], _PID.size, _TASKS_MAX)) if numbers else []
+            for pid in pids:
+                value = libbpf.look_up(files["tasks"], pid, layout.MARK_SIZE)
+                if value and _NUMBER.pack(layout.unpack_mark(value).session) in numbers:
+                    libbpf.delete(files["tasks"], pid)
+            for number in numbers:
+                libbpf.delete(files["sessions"], number)
+                libbpf.delete(files["dropped"], number)
+
     # ---- loading ----
 
     def _start(self, code: bytes, ring_size: int, *, everything: bool) -> None:
@@ -224,6 +254,7 @@ class BpfSensor:
         if self._files["ring"] != old:
             self._folder.pin({"ring": self._files["ring"]})
             self._drain(old)
+        self._forget_dropped()
 
     def _load(self, code: bytes, ring_size: int, kept: Sequence[str], *, everything: bool) -> None:
         program = self._libbpf.open(code)

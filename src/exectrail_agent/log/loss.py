@@ -20,7 +20,10 @@ class LossAccountant:
     """Turns a sensor's totals by cause into Loss records.
 
     Totals grow since the sensor was loaded, which may have been before this agent began: `totals`
-    is what an earlier agent of the same boot has told of already, up to boot time `since`.
+    is what an earlier agent of the same boot has told of already, up to boot time `since`; less
+    than nothing where it had no time to tell.
+
+    `told` are the totals of which the log tells.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class LossAccountant:
     ) -> None:
         self._maker = maker
         self.totals: dict[str, int] = dict(totals or {})
+        self.told = dict(self.totals)
         self._since = since
 
     def update(self, totals: Mapping[str, int]) -> list[Record]:
@@ -44,6 +48,10 @@ class LossAccountant:
                 records.append(self._maker.loss(lost))
         self._since = now
         return records
+
+    def settle(self) -> None:
+        """Note that all records that were returned have been written."""
+        self.told = dict(self.totals)
 
 
 class Unwritten:

@@ -55,7 +55,7 @@ class LogFile:
         They are ASCII. What a full disk cuts in the middle is taken back. Raise OSError if none is
         written.
         """
-        if os.fstat(self._file).st_size != self.size:
+        if os.fstat(self._file).st_size > self.size:
             os.ftruncate(self._file, self.size)
         whole, text = 0, "".join(lines).encode("ascii")
         left = os.write(self._file, text)
@@ -81,17 +81,23 @@ class LogFile:
         return contents.since(self._file, first)
 
     def check(self, now: int) -> list[Lost]:
-        """Begin a new file where somebody has moved or removed the one in use. Raise OSError."""
+        """See what somebody has done to the file in use, or taken from it. Raise OSError."""
         mine = os.fstat(self._file)
         try:
             found = os.lstat(self._path)
             if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
-                return []
+                return [] if mine.st_size >= self.size else self._cut(now)
         except FileNotFoundError:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
         extent = self.extent
         self._reopen()
         return [] if mine.st_nlink else self._gone(extent, "file-removed", now)
+
+    def _cut(self, now: int) -> list[Lost]:
+        """Go on behind what somebody has left of the file; logrotate's copytruncate, say."""
+        extent = self.extent
+        self._reopen()
+        return self._gone(extent, "file-removed", now)
 
     def rotate(self, now: int) -> list[Lost]:
         """Set the file aside and begin a new one. Raise OSError."""

@@ -76,6 +76,11 @@ class RecordWriter:
         """How many records wait to be written."""
         return len(self._waiting)
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is anything that the log does not tell yet."""
+        return bool(self._waiting or self._unwritten)
+
     def append(self, records: Sequence[Record]) -> None:
         """Write records, in this order. Never raises for what the disk does."""
         if self._overflowing:
@@ -114,7 +119,7 @@ class RecordWriter:
     def close(self) -> None:
         """Write what can be written and let go of the log."""
         self.tick()
-        if self._ledger and (self._waiting or self._unwritten):
+        if self._ledger and self.owes:
             self._ledger.leave(self._cause)
         self._log.close()
 

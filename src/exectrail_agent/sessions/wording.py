@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
@@ -12,7 +11,9 @@ from exectrail_agent.log.records import COMMAND, RecordMaker, members
 from exectrail_agent.sessions.program import base, fields, is_script, is_unnamed
 from exectrail_agent.sessions.session import Process, Session
 
-_KEPT = 256
+_KEPT = 4 << 20
+_EACH = 1024
+"""Bytes that a template takes beside its text, or a family."""
 _HOLE = "\0"
 """No JSON holds it."""
 _HOLES = {
@@ -66,19 +67,20 @@ class Family:
 class Wording:
     """Keeps the templates of programs that differ in nothing but process and arguments.
 
-    Those of a loop do: to fill one takes a fraction of the time.
+    Those of a loop do: to fill one takes a fraction of the time. Where they become too many, all
+    are forgotten: a loop's are soon made again.
     """
 
     def __init__(self, maker: RecordMaker) -> None:
         self._maker = maker
-        self.families: OrderedDict[int, Family] = OrderedDict()
+        self._bytes = 0
+        self.families: dict[int, Family] = {}
         """By the identity of the model, which nothing else has while the family holds it."""
 
     def family(self, model: ExecEvent) -> Family:
         """Begin a family."""
+        self._keep(len(model.filename) + len(model.cwd))
         made = self.families[id(model)] = Family(model)
-        if len(self.families) > _KEPT:
-            self.families.popitem(last=False)
         return made
 
     def learn(
@@ -94,7 +96,12 @@ class Wording:
             COMMAND, told, trace=session.trace, time=_HOLE, boot_time=_HOLE, event_id=_HOLE
         )
         made = Template(tuple(text.split(_HOLE)), str(found["process.name"]), session.fields)
-        if len(family.templates) >= _KEPT:
-            family.templates.clear()
+        self._keep(len(text))
         family.templates[key] = made
         return made
+
+    def _keep(self, size: int) -> None:
+        self._bytes += size + _EACH
+        if self._bytes > _KEPT:
+            self.families.clear()
+            self._bytes = size + _EACH

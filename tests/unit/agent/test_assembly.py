@@ -59,7 +59,11 @@ def test_nobody_is_missed_who_is_not_wanted(tmp_path: Path) -> None:
         (True, {"losses": {"ring-full": 5}, "time": 77}, 77, 2),
         (True, {}, 0, 7),
         (True, {"losses": "?", "time": 77}, 0, 7),
+        (True, {"losses": {"ring-full": 6}, "told": {"ring-full": 5}, "time": 77}, 77, 2),
+        (True, {"losses": {"ring-full": 6}, "told": "?", "time": 77}, 0, 7),
         (False, {"losses": {"ring-full": 5}, "time": 77}, 1_000_000_000_000, 7),
+        (False, {"losses": {"ring-full": 5}, "told": {"ring-full": 2}, "time": 77}, 77, 10),
+        (False, {"losses": {"ring-full": 5}, "told": {}, "time": 77}, 77, 12),
     ],
 )
 def test_a_loss_is_told_once_and_from_when_it_may_have_been(

@@ -219,6 +219,19 @@ def test_what_was_not_read_is_not_given_back(both: Both) -> None:
     assert taken(ring) == [b"b", b"c"]
 
 
+def test_no_more_bytes_are_looked_at_than_wanted(both: Both) -> None:
+    kernel, ring = both
+    kernel.send(b"a" * 100, b"b" * 100, b"c")
+    begun = ring.position
+
+    # The second begins at byte 112.
+    assert len(ring.peek(ALL, 112)) == 1
+    assert len(ring.peek(ALL, 113)) == 2
+    assert ring.position - begun == 2 * 112
+    assert ring.peek(ALL, 0) == []
+    assert len(ring.peek(ALL)) == 3
+
+
 def test_who_has_read_nothing_gives_nothing_back() -> None:
     with opened(start=64) as (kernel, ring):
         ring.release()

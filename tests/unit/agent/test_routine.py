@@ -204,15 +204,21 @@ def test_a_session_has_its_own_words() -> None:
     assert told == ["a", "a", "b", "b"]
 
 
-def test_what_is_kept_of_many_kinds_is_bounded() -> None:
+@pytest.mark.parametrize("length", [1, 4000])
+def test_what_is_kept_of_many_kinds_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(wording, "_KEPT", 100_000)
     one, sensor = watched(), Sensor()
     one.handle([ENTRY], 1000.0)
     for number in range(1000):
-        pid, folder = 2000 + 3 * number, b"/%d" % number
+        pid, folder = 2000 + 3 * number, b"/%0*d" % (length, number)
         events = [command(pid, "a", cwd=folder), command(pid + 1, "b", cwd=folder)]
         events.append(command(pid + 2, "c", parent=inside(WEB, pid)))
         one.handle(sensor.tell(events), 1000.0)
     families = one._routine._wording.families
 
-    assert len(families) == wording._KEPT
-    assert all(len(family.templates) <= wording._KEPT for family in families.values())
+    kept = [each for family in families.values() for each in family.templates.values()]
+    texts = sum(len("".join(each.text)) for each in kept)
+    assert 0 < texts + 1000 * len(kept) < 100_000
+    assert len(families) < 100

@@ -282,6 +282,31 @@ def test_a_file_that_somebody_removes_is_told_of(path: Path) -> None:
     assert accounted(records) == 6
 
 
+def test_a_file_that_somebody_empties_is_told_of_and_gone_on_with(path: Path) -> None:
+    """As logrotate does with `copytruncate`."""
+    log = RecordWriter(path, MAKER)
+    log.append(commands(4))
+    os.truncate(path, 0)
+    log.append(commands(2))
+    log.close()
+
+    records = read(path)
+    assert records[0]["loss.cause"] == "file-removed"
+    assert [record["seq"] for record in records] == [5, 6, 7]
+    assert accounted(records) == 6
+
+
+def test_a_file_of_which_somebody_leaves_a_part_is_gone_on_with(path: Path) -> None:
+    log = RecordWriter(path, MAKER)
+    log.append(commands(4))
+    os.truncate(path, path.stat().st_size - 10)
+    log.append(commands(2))
+    log.close()
+
+    # What is left of the file is told of too: nobody knows what is still whole there.
+    assert [record["kind"] for record in read(path)] == [*["Command"] * 3, "Loss", *["Command"] * 2]
+
+
 def test_a_file_that_somebody_moves_is_left_to_them(path: Path, tmp_path: Path) -> None:
     log = RecordWriter(path, MAKER)
     log.append(commands(4))
@@ -434,6 +459,16 @@ def test_a_sensors_loss_begins_where_the_last_was_told() -> None:
     ]
 
     assert spans == [[(77, now)], [], [(now, now)]]
+
+
+def test_a_sensors_losses_are_told_when_the_log_has_them(path: Path) -> None:
+    log = RecordWriter(path, MAKER)
+    sensor = LossAccountant(MAKER)
+    log.append(sensor.update({"ring-full": 3}))
+
+    assert (log.owes, sensor.told) == (False, {})
+    sensor.settle()
+    assert sensor.told == {"ring-full": 3}
 
 
 def test_arguments_do_not_count_as_records() -> None:
