@@ -119,7 +119,11 @@ class ProcReader:
 
     def name(self, pid: int) -> tuple[bytes, bytes]:
         """Return a process's executable and comm."""
-        return self.executable(pid), self._text(pid, "comm").rstrip(b"\n")
+        return self.executable(pid), self.comm(pid)
+
+    def comm(self, pid: int) -> bytes:
+        """Return what the kernel calls what a process runs."""
+        return self._text(pid, "comm").rstrip(b"\n")
 
     def program(self, pid: int) -> tuple[dict[bytes, bytes], bytes] | None:
         """Return what a process runs: fields as audit writes them, and its arguments."""
@@ -163,6 +167,11 @@ def parent_of(pid: int) -> int:
     """Return the pid of a process's parent, 0 if there is no such process."""
     standing = ProcReader().standing(pid)
     return standing.parent if standing else 0
+
+
+def comm_of(pid: int) -> bytes:
+    """Return what the kernel calls what a process runs, b"" if there is no such process."""
+    return ProcReader().comm(pid)
 
 
 def root_device(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +25,11 @@ def replace(path: Path, text: str, mode: int) -> None:
 
 def save(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON with mode 0600 in one step. Raise OSError if that can't be done."""
-    replace(path, json.dumps(data, separators=(",", ":")), 0o600)
+    text = json.dumps(data, separators=(",", ":"))
+    if len(text) > _LIMIT:
+        # Who loads it would find nothing at all.
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    replace(path, text, 0o600)
 
 
 def load(path: Path) -> dict[str, Any]:

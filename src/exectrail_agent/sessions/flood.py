@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exectrail_agent.events import ExecEvent
+from exectrail_agent.events import Event, ExecEvent
 
 LIMIT = 20
 WINDOW = 1_000_000_000
+_KEPT = 1 << 20
+_EVENT = 1024
+
+
+def size_of(event: Event) -> int:
+    """Return about how many bytes an event takes, with the text that it may share with others."""
+    if not isinstance(event, ExecEvent):
+        return _EVENT
+    task, parent = event.task, event.parent
+    texts = (event.argv, event.filename, event.cwd, event.through, *event.environment.values())
+    places = (task.cgroup, task.executable, parent.cgroup, parent.executable)
+    return _EVENT + sum(map(len, texts)) + sum(map(len, places))
 
 
 @dataclass
@@ -27,10 +39,14 @@ class Collapsed:
 
 
 class Flood:
-    """Counts identical execs (executable and argv) in windows of a second."""
+    """Counts identical execs (executable and argv) in windows of a second.
+
+    A window ends sooner where what was collapsed takes too much room.
+    """
 
     def __init__(self) -> None:
         self._begin = 0
+        self._kept = 0
         self._seen: dict[int, int] = {}
         self._collapsed: dict[int, Collapsed] = {}
 
@@ -66,6 +82,9 @@ class Flood:
         self._collapsed[key] = Collapsed(
             event_id, event, parent_event_id, 1, event.time, event.time
         )
+        self._kept += size_of(event)
+        if self._kept > _KEPT:
+            self._begin = event.time - WINDOW
 
     def again(self, key: int, time: int) -> str:
         """Count one more; return the id of the record that will stand for it.
@@ -82,5 +101,5 @@ class Flood:
     def end(self) -> Iterator[Collapsed]:
         """End the window and yield what was collapsed in it."""
         collapsed, self._collapsed = self._collapsed, {}
-        self._seen = {}
+        self._seen, self._kept = {}, 0
         yield from collapsed.values()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from exectrail_agent.sessions.crossing import ContainerLookup, Crossing, Way, jo
 from exectrail_agent.sessions.session import Session, State
 
 _SAVED = 1024
+_ROOM = 4 << 20
+"""Bytes for the processes of all sessions, and as many for the rest: a state has twice that."""
+_COMM = 15
 
 
 class Returning:
@@ -73,24 +77,52 @@ def saved(
     kept = [one for one in sessions.values() if one.state in {State.OPEN, State.COUNTED}]
     return {
         "boot": boot,
-        "sessions": [one.saved() for one in kept[-_SAVED:]],
+        "sessions": _newest(kept[-_SAVED:]),
         "inner": [list(pair) for pair in list(inner.items())[-_SAVED:]],
         "dropped": list(dropped)[-_SAVED:],
     }
 
 
-def load(state: Mapping[str, Any], boot: str) -> Kept | None:
-    """Return what was saved; None if it is of another boot or damaged."""
+def _newest(sessions: Sequence[Session]) -> list[dict[str, Any]]:
+    """Return the newest that there is room for, with equal shares of it for their processes."""
+    found: list[dict[str, Any]] = []
+    room = 2 * _ROOM
+    for one in reversed(sessions):
+        told = one.saved(_ROOM // len(sessions))
+        size = len(json.dumps(told))
+        if size <= room:
+            found.append(told)
+            room -= size
+    return found[::-1]
+
+
+def load(state: Mapping[str, Any], boot: str, comm_of: Callable[[int], bytes]) -> Kept | None:
+    """Return what was saved; None if it is of another boot or damaged.
+
+    `comm_of` tells what the kernel calls what a process runs, b"" if it is gone.
+    """
     if state.get("boot") != boot:
         return None
     try:
         return Kept(
-            [session.load(one) for one in state["sessions"]],
+            [_verified(session.load(one), comm_of) for one in state["sessions"]],
             {int(one): int(other) for one, other in state["inner"]},
             [int(one) for one in state["dropped"]],
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _verified(session: Session, comm_of: Callable[[int], bytes]) -> Session:
+    """Forget the processes that run something else by now: who is killed saves nothing more.
+
+    One that has only renamed itself looks the same.
+    """
+    for pid, one in list(session.processes.items()):
+        comm = comm_of(pid)
+        if comm and comm != one.name.encode(errors="replace")[:_COMM]:
+            del session.processes[pid]
+    return session
 
 
 def going_on(live: LiveSession, index: ContainerLookup) -> tuple[Task, Crossing] | None:

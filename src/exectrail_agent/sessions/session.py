@@ -6,6 +6,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from exectrail_agent.events import Event, ExecEvent, Task
@@ -13,6 +14,8 @@ from exectrail_agent.sessions.flood import Flood
 
 _PROCESSES = 16384
 _SAVED = 256
+_BESIDE = 128
+"""Bytes that a saved process takes beside its name, at most."""
 _HOPS = 8
 
 
@@ -51,6 +54,7 @@ class Session:
       of boot time) has come.
     - `origin`: the runtime's own process through which the session came in.
     - `count_key`: under which its programs are counted, of a session that is only counted.
+    - `most`: how many processes are remembered.
     """
 
     number: int
@@ -70,12 +74,13 @@ class Session:
     count_key: str = ""
     processes: OrderedDict[int, Process] = field(default_factory=OrderedDict)
     flood: Flood = field(default_factory=Flood)
+    most: int = _PROCESSES
 
     def remember(self, pid: int, process: Process) -> None:
         """Note what a process runs; the oldest are forgotten beyond a bound."""
         self.processes[pid] = process
         self.processes.move_to_end(pid)
-        if len(self.processes) > _PROCESSES:
+        if len(self.processes) > self.most:
             self.processes.popitem(last=False)
 
     def process(self, task: Task) -> Process | None:
@@ -107,9 +112,19 @@ class Session:
                 return found
         return None
 
-    def saved(self) -> dict[str, Any]:
-        """Return what a restarted agent needs to go on with the session, as JSON has it."""
-        newest = list(self.processes.items())[-_SAVED:]
+    def saved(self, room: int) -> dict[str, Any]:
+        """Return what a restarted agent needs to go on with the session, as JSON has it.
+
+        Of its processes these are the newest, as many as have `room`, in bytes.
+        """
+        newest: list[list[object]] = []
+        for pid, one in reversed(self.processes.items()):
+            room -= _BESIDE + len(encode_basestring_ascii(one.name))
+            if room < 0 or len(newest) == _SAVED:
+                break
+            newest.append(
+                [pid, one.start, one.event_id, one.name, one.time, one.recorded, one.has_run]
+            )
         return {
             "number": self.number,
             "state": self.state.value,
@@ -121,10 +136,7 @@ class Session:
             "commands": self.commands,
             "first_pid": self.first_pid,
             "count_key": self.count_key,
-            "processes": [
-                [pid, one.start, one.event_id, one.name, one.time, one.recorded, one.has_run]
-                for pid, one in newest
-            ],
+            "processes": newest[::-1],
         }
 
 

@@ -16,10 +16,12 @@ from exectrail_agent.events import (
     Task,
 )
 from exectrail_agent.log.records import RecordMaker
+from exectrail_agent.proc import comm_of as comm_in_proc
 from exectrail_agent.proc import parent_of as parent_in_proc
 from exectrail_agent.sessions import returning
 from exectrail_agent.sessions.crossing import ContainerLookup, Crossing, Way, cross, join
 from exectrail_agent.sessions.entry import UNSEEN, IntervalWatch, classify
+from exectrail_agent.sessions.flood import size_of
 from exectrail_agent.sessions.narrator import Narrator, Outcome
 from exectrail_agent.sessions.probecounts import ProbeCounts
 from exectrail_agent.sessions.returning import Returning, going_on
@@ -27,7 +29,8 @@ from exectrail_agent.sessions.routine import Routine
 from exectrail_agent.sessions.session import Session, State
 from exectrail_agent.sessions.workloads import Workloads
 
-_WAITING = 4096
+_WAITING = 6 << 20
+"""Bytes of events, of those that have no text some thousand."""
 _REMEMBERED = 8192
 _OTHERS = 16
 _BY_ANOTHER = 0.9
@@ -51,6 +54,7 @@ class SessionTracker:
         everything: bool = False,
         probes: str = "counts",
         parent_of: Callable[[int], int] = parent_in_proc,
+        comm_of: Callable[[int], bytes] = comm_in_proc,
     ) -> None:
         self._maker = maker
         self._index = index
@@ -58,6 +62,7 @@ class SessionTracker:
         self._everything = everything
         self._count_probes = probes == "counts"
         self._counts = ProbeCounts()
+        self._comm_of = comm_of
         self._narrator = Narrator(maker, self._counts, parent_of)
         self._watch = IntervalWatch()
         self._sessions: dict[int, Session] = {}
@@ -121,7 +126,7 @@ class SessionTracker:
 
     def restore(self, saved: Mapping[str, Any]) -> bool:
         """Take an earlier agent's state; return False if it is of another boot or no state."""
-        kept = returning.load(saved, self._maker.node.boot)
+        kept = returning.load(saved, self._maker.node.boot, self._comm_of)
         if kept is None:
             return False
         self._sessions.update((one.number, one) for one in kept.sessions)
@@ -136,9 +141,10 @@ class SessionTracker:
         later `tick`.
         """
         outcome = Outcome()
-        known = {*self._sessions, *self._inner, *self._dropped}
+        open_ones = {*self._sessions, *self._inner}
         outcome.drops += [one.session for one in live if one.session in self._dropped]
-        self._returning.begin(live, known, set(self._sessions), now + self._hold)
+        known = {*open_ones, *self._dropped}
+        self._returning.begin(live, known, open_ones, now + self._hold)
         return outcome
 
     def adopt(self, found: Sequence[Sequence[Task]], numbers: Sequence[int], now: float) -> Outcome:
@@ -157,6 +163,7 @@ class SessionTracker:
         for one in unknown:
             self._resume(one, now, outcome)
         for number in missing:
+            self._inner.pop(number, None)
             session = self._sessions.pop(number, None)
             if session and session.state is State.OPEN:
                 self._narrator.end(session, int(now * 1e9), outcome, unseen=True)
@@ -231,7 +238,7 @@ class SessionTracker:
             session.deadline = now + self._hold
             self._held[session.number] = session
         session.waiting.append(event)
-        self._waiting += 1
+        self._waiting += size_of(event)
 
     def _decide(
         self, session: Session, now: float, outcome: Outcome, *, final: bool = False
@@ -244,7 +251,7 @@ class SessionTracker:
         if crossing.way is Way.WAIT and not final and now < session.deadline:
             return
         events, session.waiting, session.first = session.waiting, [], None
-        self._waiting -= len(events)
+        self._waiting -= sum(map(size_of, events))
         del self._held[session.number]
         if crossing.is_own:
             self._refuse(session, events, now, outcome)

@@ -10,6 +10,9 @@ from exectrail_agent.sessions.crossing import ContainerLookup, join
 from exectrail_agent.sessions.session import Session, State
 
 _SIZE = 4096
+_EACH = 256
+_ALL = 16384
+"""Processes to remember of one container, and of all others: nobody tells when they end."""
 
 
 class Workloads:
@@ -21,6 +24,8 @@ class Workloads:
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._made = 0
+        self._last = Session(0)
+        self._others = 0
 
     def session(self, event: ExecEvent, index: ContainerLookup) -> Session | None:
         """Return what an exec belongs to; None if it is in no container."""
@@ -30,12 +35,24 @@ class Workloads:
         found = self._sessions.get(where.container_id)
         if found is None:
             self._made += 1
-            found = Session(-self._made, State.OPEN)
+            found = Session(-self._made, State.OPEN, most=_EACH)
             self._sessions[where.container_id] = found
-            if len(self._sessions) > _SIZE:
-                self._sessions.popitem(last=False)
         fields = container_fields(where.container, where.container_id)
         if fields != found.fields:
             found.fields = fields
         self._sessions.move_to_end(where.container_id)
+        self._bound(found)
+        if event.parent.pid in found.processes:
+            # Who goes on starting programs is known longer than these.
+            found.processes.move_to_end(event.parent.pid)
         return found
+
+    def _bound(self, session: Session) -> None:
+        """Forget the containers that nothing was run in for longest, if there is too much."""
+        if session is not self._last:
+            # Only the last one's processes have become more.
+            self._others += len(self._last.processes) - len(session.processes)
+            self._last = session
+        while self._others > _ALL or len(self._sessions) > _SIZE:
+            _, gone = self._sessions.popitem(last=False)
+            self._others -= len(gone.processes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exectrail_agent.proc import ProcReader, parent_of
+from exectrail_agent.proc import ProcReader, comm_of, parent_of
 
 GONE = 1 << 30
 
@@ -36,7 +36,7 @@ def test_a_name_may_look_like_the_fields_behind_it() -> None:
     ) as child:
         assert child.stdout
         assert child.stdout.readline()
-        comm, standing = ProcReader().name(child.pid)[1], ProcReader().standing(child.pid)
+        comm, standing = comm_of(child.pid), ProcReader().standing(child.pid)
         child.kill()
 
     assert comm == name.encode()
@@ -60,6 +60,6 @@ def test_of_a_process_that_is_gone_there_is_nothing() -> None:
 
     assert (proc.place(GONE), proc.standing(GONE), proc.program(GONE)) == (None, None, None)
     assert (proc.name(GONE), proc.arguments(GONE), proc.audit_ids(GONE)) == ((b"", b""), b"", None)
-    assert (parent_of(GONE), proc.mount_namespace(GONE)) == (0, 0)
+    assert (parent_of(GONE), proc.mount_namespace(GONE), comm_of(GONE)) == (0, 0, b"")
     with pytest.raises(FileNotFoundError):
         proc.look(GONE)

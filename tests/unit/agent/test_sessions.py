@@ -10,6 +10,8 @@ import pytest
 
 from exectrail_agent.containers.model import Container
 from exectrail_agent.events import ExitEvent, LiveSession
+from exectrail_agent.sessions import flood as floods
+from exectrail_agent.sessions import returning, workloads
 from exectrail_agent.sessions import tracker as sessions
 from exectrail_agent.sessions.tracker import SessionTracker
 from tests.unit.agent.world import (
@@ -156,6 +158,21 @@ def test_moving_inside_a_session_stays_in_it() -> None:
     assert len({record["traceId"] for record in records}) == 1
     assert records[3]["parentEventId"] == records[2]["eventId"]
     assert outcome.drops == []
+
+
+def test_what_moved_inside_a_session_is_forgotten_also_if_its_end_was_lost() -> None:
+    watched = tracker(WEB)
+    play(watched, enter(WEB, 900, "sh"))
+    for number in (2, 3):
+        moved = replace(inside(WEB, 900 + number), mount_namespace=4026539999)
+        play(watched, run(number, moved, SHELL, "sh", entry=True, outer=1))
+
+    live = [LiveSession(1, [SHELL]), LiveSession(3, [inside(WEB, 903)])]
+    watched.recover(live, 1000.0)
+    assert {*watched._inner} == {2, 3}
+    assert watched.tick(1002.0).records == []
+
+    assert watched._inner == {3: 1}
 
 
 def test_from_one_container_into_another_is_an_access_of_its_own() -> None:
@@ -311,13 +328,26 @@ class TestUnknownContainer:
         assert watched.tick(1000.5).drops == [1]
 
     def test_never_holds_too_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sessions, "_WAITING", 100)
+        monkeypatch.setattr(sessions, "_WAITING", 100 << 10)
         watched = tracker(index=Index(named=[WEB.id]))
         many = [run(1, inside(WEB, pid), SHELL, str(pid)) for pid in range(1000, 1150)]
 
         outcome = play(watched, enter(WEB, 900, "sh"), *many)
 
         assert kinds(outcome.records).count("Command") == 151
+        assert watched._waiting == 0
+
+    def test_never_holds_too_much_text(self) -> None:
+        watched = tracker(index=Index(named=[WEB.id]))
+        many = [
+            run(1, inside(WEB, pid), SHELL, f"{pid}" + "x" * 32_000) for pid in range(1000, 1300)
+        ]
+
+        few = play(watched, enter(WEB, 900, "sh"), *many[:100])
+        rest = play(watched, *many[100:])
+
+        assert few.records == []
+        assert kinds(rest.records).count("Command") == 301
 
     def test_is_written_before_the_agent_stops(self) -> None:
         watched = tracker(index=Index(named=[WEB.id]))
@@ -380,6 +410,27 @@ def test_a_flood_is_told_of_without_a_further_event() -> None:
     assert due is not None
     assert 1000 < due < 1001.1
     assert kinds(watched.tick(due).records) == ["Throttle"]
+    assert watched.next_due() is None
+
+
+def test_of_a_flood_of_long_arguments_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "_KEPT", 100_000)
+    watched = tracker(WEB)
+    begun = 1000 * SECOND
+    play(watched, enter(WEB, 900, "sh"))
+    records = []
+    for at in range(10 * 25):
+        words = "x" * 30_000, str(at // 25)
+        event = run(1, inside(WEB, 1000 + at), SHELL, "true", *words, time=begun + at)
+        records += play(watched, event).records
+        kept = watched._sessions[1].flood._collapsed.values()
+        assert sum(len(one.first.argv) for one in kept) < 150_000
+    records += watched.tick(1001.5).records
+
+    told = check(records)
+    counts = [one["throttle.count"] for one in told if one["kind"] == "Throttle"]
+    assert len(counts) == 10
+    assert kinds(records).count("Command") + sum(counts) == 250
     assert watched.next_due() is None
 
 
@@ -454,10 +505,41 @@ class TestEverything:
         assert kinds(outcome.records) == ["Command"] * 20
         assert rest[0]["throttle.count"] == 80
 
+    def test_remembers_who_starts_programs_longer_than_these(self) -> None:
+        shell = inside(WEB, 700)
+        watched = tracker(WEB, everything=True)
+        first = run(0, shell, inside(WEB, 500), "sh")
+        many = [run(0, inside(WEB, pid), shell, str(pid)) for pid in range(1000, 1600)]
+
+        above, *below = check(play(watched, first, *many).records)
+
+        assert {record["parentEventId"] for record in below} == {above["eventId"]}
+        (kept,) = watched._workloads._sessions.values()
+        assert len(kept.processes) == 256
+
+    def test_remembers_no_more_of_many_containers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workloads, "_EACH", 30)
+        monkeypatch.setattr(workloads, "_ALL", 100)
+        many = [
+            replace(WEB, id=f"{at:064x}", cgroup=f"/pod/{at:064x}", mount_namespace=at)
+            for at in range(1, 11)
+        ]
+        watched = tracker(*many, everything=True)
+        for at in range(400):
+            task = inside(many[at // 40], 1000 + at)
+            play(watched, run(0, task, host(1), str(at)))
+        play(watched, run(0, inside(many[7], 2000), inside(many[7], 1319), "last"))
+
+        found = watched._workloads._sessions
+        assert list(found) == [many[at].id for at in (6, 8, 9, 7)]
+        assert [len(one.processes) for one in found.values()] == [30] * 4
+
 
 class TestRestart:
-    def restarted(self, old: SessionTracker, *containers: Container) -> SessionTracker:
-        new = tracker(*containers)
+    def restarted(
+        self, old: SessionTracker, *containers: Container, comm: bytes = b""
+    ) -> SessionTracker:
+        new = tracker(*containers, comm_of=lambda _pid: comm)
         assert new.restore(json.loads(json.dumps(old.snapshot())))
         return new
 
@@ -473,6 +555,65 @@ class TestRestart:
         assert after[0]["parentEventId"] == before[1]["eventId"]
         assert after[-1]["session.commands"] == 2
         assert "recovered" not in after[-1]
+
+    @pytest.mark.parametrize(
+        ("name", "comm", "same"),
+        [
+            ("sh", b"sh", True),
+            ("sh", b"", True),
+            ("sh", b"bash", False),
+            ("bash", b"bas", False),
+            ("eighteen-bytes-long", b"eighteen-bytes-", True),
+            ("ééééééééé", "ééééééééé".encode()[:15], True),
+        ],
+    )
+    def test_knows_a_process_by_what_it_runs(self, name: str, comm: bytes, *, same: bool) -> None:
+        old = tracker(WEB)
+        entry = enter(WEB, 900, name, filename=b"/bin/" + name.encode())
+        access, before = check(play(old, entry).records)
+        new = self.restarted(old, WEB, comm=comm)
+
+        ls = run(1, LS, SHELL, "ls", above_pid=900, above_start=9000)
+        command, gone = check(play(new, ls, leave(1, SHELL)).records)
+
+        if same:
+            assert command["parentEventId"] == gone["eventId"] == before["eventId"]
+            assert command["process.parentname"] == gone["process.name"] == name
+        else:
+            assert command["parentEventId"] == access["eventId"]
+            assert gone["process.unseen"]
+            assert gone["eventId"] not in {access["eventId"], before["eventId"]}
+            assert not {"process.parentname", "process.name"} & {*gone}
+            assert "process.parentname" not in command
+
+    def test_leaves_no_more_than_the_next_one_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(returning, "_ROOM", 60_000)
+        old = tracker(WEB)
+        for number in (1, 2, 3):
+            name = b"/" + b"\x01" * 255 if number < 3 else b"/bin/sleep"
+            play(old, enter(WEB, number * 100, "sh", session=number))
+            for pid in range(number * 1000, number * 1000 + 100):
+                play(old, run(number, inside(WEB, pid), SHELL, str(pid), filename=name))
+        saved = old.snapshot()
+
+        assert len(json.dumps(saved)) < 2 * 60_000
+        kept = {one["number"]: [each[0] for each in one["processes"]] for one in saved["sessions"]}
+        assert kept == {
+            1: [*range(1088, 1100)],
+            2: [*range(2088, 2100)],
+            3: [300, *range(3000, 3100)],
+        }
+
+    def test_leaves_out_a_session_that_there_is_no_room_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_ROOM", 2_000)
+        long = replace(WEB.probes[0], command=("cat", "x" * 5000))
+        old = tracker(replace(WEB, probes=(long,)))
+        other = enter(WEB, 910, *long.command, session=2, tty=None, executable=b"/bin/cat")
+        play(old, enter(WEB, 900, "sh"), other, enter(WEB, 920, "sh", session=3))
+
+        assert [one["number"] for one in old.snapshot()["sessions"]] == [1, 3]
 
     def test_ends_what_ended_meanwhile(self) -> None:
         old = tracker(WEB)

@@ -115,6 +115,7 @@ def tracker(
     **options: Any,
 ) -> SessionTracker:
     options.setdefault("parent_of", lambda _pid: 0)
+    options.setdefault("comm_of", lambda _pid: b"")
     return SessionTracker(maker(time), index or Index(*containers), **options)
 
 
