@@ -11,6 +11,7 @@ from exectrail_agent.events import AUDIT_VARIABLES, Task
 _ENVIRONMENT_BYTES = 32 << 10
 _TEXT_BYTES = 64 << 10
 _ARGV_BYTES = 4 << 20
+_NOWHERE = b"/"
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -111,11 +112,12 @@ class ProcReader:
         return self._text(pid, "cmdline", _ARGV_BYTES)
 
     def executable(self, pid: int) -> bytes:
-        """Return the path of what a process runs, as the kernel has it."""
+        """Return the path of what a process runs, as the kernel has it; see `file_of`."""
         try:
-            return os.readlink(os.fsencode(f"{self._root}/{pid}/exe"))
+            found = os.readlink(os.fsencode(f"{self._root}/{pid}/exe"))
         except OSError:
             return b""
+        return file_of(found, self.arguments(pid)) if found == _NOWHERE else found
 
     def name(self, pid: int) -> tuple[bytes, bytes]:
         """Return a process's executable and comm."""
@@ -172,6 +174,16 @@ def parent_of(pid: int) -> int:
 def comm_of(pid: int) -> bytes:
     """Return what the kernel calls what a process runs, b"" if there is no such process."""
     return ProcReader().comm(pid)
+
+
+def file_of(executable: bytes, argv: bytes) -> bytes:
+    """Return the path of what runs, or its name where the path says nothing.
+
+    That is so for crun, which runs itself as the root of a mount that is nowhere.
+    """
+    if executable != _NOWHERE:
+        return executable
+    return argv.partition(b"\0")[0].rpartition(b"/")[2]
 
 
 def root_device(pid: int) -> int:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from tests.integration.agent_cases import CASES, Follower
 RULES = 2
 MOST_SECONDS = 40.0
 SESSION = ["unshare", "--mount", "sh", "-c"]
+RUNTIME = os.environ.get("EXECTRAIL_RUNTIME", "runc")
 BUNDLE = Path("/run/containerd/io.containerd.runtime.v2.task/default/cases")
 NARROW = {"few-records": stream, "few-events": connector}
 """Stories in which something can keep only a little of what happens while nobody reads."""
+LONGEST = "/bin" + "/../bin" * 580 + "/true"
+"""Some hundred of its records are more than the agent keeps for a disk that takes none."""
 CAPABILITIES = ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
 
 
@@ -102,7 +106,7 @@ def start_container() -> None:
     """Start a container with the machine's own programs, where containerd keeps its own."""
     root = Path("/root/cases")
     BUNDLE.mkdir(parents=True)
-    subprocess.run(["runc", "spec", "--bundle", BUNDLE], check=True)
+    subprocess.run([RUNTIME, "spec"], cwd=BUNDLE, check=True)
     config = json.loads((BUNDLE / "config.json").read_text())
     config["root"] = {"path": str(root)}
     for folder in ("proc", "sys", "dev", "tmp"):
@@ -120,7 +124,16 @@ def start_container() -> None:
     (BUNDLE / "config.json").write_text(json.dumps(config))
     quiet = subprocess.DEVNULL
     subprocess.run(
-        ["runc", "run", "--detach", "--bundle", BUNDLE, "--pid-file", BUNDLE / "init.pid", "cases"],
+        [
+            RUNTIME,
+            "run",
+            "--detach",
+            "--bundle",
+            BUNDLE,
+            "--pid-file",
+            BUNDLE / "init.pid",
+            "cases",
+        ],
         stdin=quiet,
         stdout=quiet,
         # It would be the container's as long as that runs.
@@ -130,13 +143,13 @@ def start_container() -> None:
 
 
 def end_container() -> None:
-    subprocess.run(["runc", "delete", "--force", "cases"], check=True)
+    subprocess.run([RUNTIME, "delete", "--force", "cases"], check=True)
     for folder in (BUNDLE, Path("/root/cases")):
         shutil.rmtree(folder)
 
 
 def enter(options: Sequence[str], command: Sequence[str]) -> list[str]:
-    words = ["runc", "exec", *options, "cases", *command]
+    words = [RUNTIME, "exec", *options, "cases", *command]
     # With a terminal runc wants one of its own.
     return ["script", "-qc", shlex.join(words), "/dev/null"] if options else words
 
@@ -187,20 +200,24 @@ def returned() -> list[dict[str, object]]:
             sensor.close(keep=False)
 
 
-def beside() -> dict[str, object]:
-    """Run the agent itself, and a self-test and another agent beside it."""
-    home = Path("/root/beside")
-    (home / "run").mkdir(parents=True)
-    (home / "agent.conf").write_text(
-        f"[agent]\nsensor = audit\n[kubernetes]\npods = off\n[log]\nfolder = {home}/log\n"
-        f"[paths]\nruntime = {home}/run\nstate = {home}/state\n"
-    )
-    agent = [sys.executable, "-m", "exectrail_agent"]
-    config = ["--config", str(home / "agent.conf")]
+class Agent:
+    """The agent itself, with a configuration and a log of its own."""
 
-    def ask(*words: str) -> tuple[int, str]:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        (home / "run").mkdir(parents=True)
+        (home / "agent.conf").write_text(
+            f"[agent]\nsensor = audit\n[kubernetes]\npods = off\n[log]\nfolder = {home}/log\n"
+            f"[paths]\nruntime = {home}/run\nstate = {home}/state\n"
+        )
+
+    def command(self, *words: str) -> list[str]:
+        agent = [sys.executable, "-m", "exectrail_agent", *words]
+        return [*agent, "--config", str(self.home / "agent.conf")]
+
+    def ask(self, *words: str) -> tuple[int, str]:
         done = subprocess.run(
-            [*agent, *words, *config],
+            self.command(*words),
             cwd="/root/agent",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -209,28 +226,89 @@ def beside() -> dict[str, object]:
         )
         return done.returncode, done.stdout
 
-    with subprocess.Popen([*agent, "run", *config], cwd="/root/agent") as running:
-        try:
-            end = time.monotonic() + 60
-            status = home / "run/status.json"
-            while time.monotonic() < end:
-                if status.exists() and json.loads(status.read_text())["canary"]:
-                    break
-                time.sleep(0.2)
-            found: dict[str, object] = {"before": state()}
-            found["self-test"] = ask("self-test")
-            found["after"] = state()
-            running.send_signal(signal.SIGSTOP)
-            status.unlink()  # Now nobody knows of it but by its lock.
-            found["unknown"] = ask("self-test")
-            found["later"] = state()
-        finally:
-            running.send_signal(signal.SIGCONT)
-            running.terminate()
-    lines = (home / "log/advaudit.log").read_text().splitlines()
-    found["kinds"] = [json.loads(line)["kind"] for line in lines]
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(self.command("run"), cwd="/root/agent") as process:
+            try:
+                self.until(lambda: self.status().get("canary"))
+                yield process
+            finally:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+
+    def status(self) -> dict[str, Any]:
+        path = self.home / "run/status.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def records(self) -> list[dict[str, Any]]:
+        # The last line may be under way.
+        whole, _, _ = (self.home / "log/advaudit.log").read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    @staticmethod
+    def until(done: Callable[[], Any]) -> None:
+        end = time.monotonic() + MOST_SECONDS
+        while time.monotonic() < end and not done():
+            time.sleep(0.2)
+
+
+def beside() -> dict[str, object]:
+    """Run the agent itself, and a self-test and another agent beside it."""
+    agent = Agent(Path("/root/beside"))
+    with agent.running() as running:
+        found: dict[str, object] = {"before": state()}
+        found["self-test"] = agent.ask("self-test")
+        found["after"] = state()
+        running.send_signal(signal.SIGSTOP)
+        (agent.home / "run/status.json").unlink()  # Now nobody knows of it but by its lock.
+        found["unknown"] = agent.ask("self-test")
+        found["later"] = state()
+    found["kinds"] = [record["kind"] for record in agent.records()]
     found["end"] = state()
     return found
+
+
+def full_disk(number: int) -> dict[str, object]:
+    """Run the agent on a disk that is full while somebody runs programs in a container."""
+    agent = Agent(Path("/root/full"))
+    image, log = agent.home / "disk", agent.home / "log"
+    log.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, log], check=True)
+    start_container()
+    try:
+        with agent.running():
+            with (log / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(1024))
+            each = f"i=0; while [ $i -lt {number} ]; do {LONGEST} $i; i=$((i+1)); done"
+            subprocess.run(enter((), ("sh", "-c", each)), check=True)
+            agent.until(lambda: "No space left on device" in str(agent.status()))
+            reasons = agent.status()["reasons"]
+            (log / "ballast").unlink()
+            agent.until(lambda: sum(accounted(agent.records())) > number)
+            # Nor are there more.
+            time.sleep(1)
+        recorded, lost = accounted(agent.records())
+        causes = [one["loss.cause"] for one in agent.records() if one["kind"] == "Loss"]
+        numbers = [one["seq"] for one in agent.records()]
+        gaps = numbers != list(range(1, len(numbers) + 1))
+        counts = {"recorded": recorded, "lost": lost, "gaps": gaps}
+        return {"reasons": reasons, "causes": causes, **counts}
+    finally:
+        end_container()
+        subprocess.run(["umount", log], check=True)
+
+
+def accounted(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Give how many execs are recorded, and how many known to be lost."""
+    collapsed, lost = (
+        sum(one.get(name, 0) for one in records) for name in ("throttle.count", "loss.execs")
+    )
+    return [one["kind"] for one in records].count("Command") + collapsed, lost
 
 
 def tell(found: dict[str, object]) -> None:
@@ -238,8 +316,9 @@ def tell(found: dict[str, object]) -> None:
 
 
 def main(story: str, argument: str) -> None:
-    if story in {"cases", "beside"}:
-        tell(cases() if story == "cases" else beside())
+    alone = {"cases": cases, "beside": beside, "full-disk": lambda: full_disk(int(argument))}
+    if story in alone:
+        tell(alone[story]())
         return
     if story in {"start-container", "end-container"}:
         (start_container if story == "start-container" else end_container)()

@@ -1,4 +1,4 @@
-"""What a preflight says of an emulated machine that is too slow for the limits of its probes."""
+"""What is asked again of an emulated machine that is too slow for those who look at it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ ATTEMPTS = 3
 
 
 def gave_up(report: str) -> bool:
-    """Whether a report tells of a probe that was ended before it had an answer."""
+    """Whether a preflight's report tells of a probe that was ended before it had an answer."""
     return any(slow in report for slow in ("no answer in time", "not finished within"))

@@ -224,6 +224,16 @@ def test_somebody_who_enters_a_container(node: Node, kind: Kind, options: str) -
     assert session[-1]["container.name"] == kind.name
 
 
+def test_somebody_who_enters_by_the_low_level_runtime(node: Node) -> None:
+    """Without a monitor between them, as CRI-O does for `kubectl exec`."""
+    crun = f"crun exec {node.ids['shop']}"
+    node.run(f"{crun} /bin/busybox true by-crun")
+    access = node.access("by-crun")
+
+    assert (access["entry.type"], access["entry.parentname"]) == ("runtime-exec", "crun")
+    assert (access["container.runtime"], access["container.name"]) == ("podman", "shop")
+
+
 def test_the_user_ids_of_a_users_container_are_the_nodes(node: Node) -> None:
     user = int(node.run("id -u jane").stdout)
     first = int(node.run("grep ^jane: /etc/subuid").stdout.split(":")[1])

@@ -490,6 +490,23 @@ def test_a_program_in_memory(sensor: BpfSensor) -> None:
     assert told.filename.startswith(b"/dev/fd/")
 
 
+def test_a_program_that_is_mounted_nowhere(sensor: BpfSensor) -> None:
+    """As crun runs itself: its file is the root of a mount of its own."""
+    enter_python(
+        """
+        import ctypes, os
+        OPEN_TREE, HERE, CLONE = 428, -100, 1
+        libc = ctypes.CDLL(None, use_errno=True)
+        path = os.path.realpath("/bin/true").encode()
+        file = libc.syscall(OPEN_TREE, HERE, path, CLONE)
+        assert file >= 0, os.strerror(ctypes.get_errno())
+        os.set_inheritable(file, True)
+        os.execve(f"/proc/self/fd/{file}", ["called", "nowhere"], {})
+        """
+    )
+    assert last(sensor, "nowhere").task.executable == b"/true"
+
+
 def test_a_terminal(sensor: BpfSensor) -> None:
     ours, theirs = os.openpty()
     number = os.fstat(theirs).st_rdev

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from exectrail_agent.audit.execve import GONE, Runtime, Sighting
 from exectrail_agent.audit.parse import Call, Caller, text_of
 from exectrail_agent.audit.waiting import Waiting
-from exectrail_agent.proc import ProcReader, to_tick
+from exectrail_agent.proc import ProcReader, file_of, to_tick
 
 LATE_SECONDS = 1.0
 _RUNTIME = 60_000_000_000
@@ -110,7 +110,8 @@ class Entries:
         if pid:
             self._runtimes.pop(pid, None)
             executable = text_of(call.fields.get(b"exe", b"")) or b""
-            self._runtimes[pid] = (began, Runtime(executable, call.arguments.finish()[0]))
+            argv = call.arguments.finish()[0]
+            self._runtimes[pid] = (began, Runtime(file_of(executable, argv), argv))
             if len(self._runtimes) > _MOST_RUNTIMES:
                 del self._runtimes[next(iter(self._runtimes))]
 

@@ -56,6 +56,14 @@ static __always_inline __u64 executable(struct exec_record *record, __u32 *lengt
 
 	if (file)
 		end = path_names((__u64)&file->f_path, (__u64)BPF_CORE_READ(task, fs), begin, limit);
+	/* The root of a mount that is nowhere, as crun's of itself: its path says nothing. */
+	if (file && end == begin) {
+		struct scratch *out = this_scratch();
+
+		if (out)
+			end += append(out, begin, limit, NAME,
+				      (__u64)BPF_CORE_READ(file, f_path.dentry, d_name.name));
+	}
 	if (problem == UNKNOWN_EXECUTABLE) {
 		if (end & BARE)
 			record->flags |= FLAG_BARE;

@@ -55,6 +55,26 @@ def test_arguments_are_read_whole() -> None:
     assert found.decode().split("\0")[3:-1] == words
 
 
+@pytest.mark.parametrize(
+    ("link", "argv", "told"),
+    [
+        ("/usr/bin/runc", b"runc\0init\0", b"/usr/bin/runc"),
+        # crun runs itself as the root of a mount that is nowhere.
+        ("/", b"/usr/bin/crun\0exec\0", b"crun"),
+        ("/", b"crun", b"crun"),
+        ("/", b"", b""),
+    ],
+)
+def test_what_runs_is_called_by_its_arguments_if_its_path_says_nothing(
+    tmp_path: Path, link: str, argv: bytes, told: bytes
+) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/exe").symlink_to(link)
+    (tmp_path / "7/cmdline").write_bytes(argv)
+
+    assert ProcReader(str(tmp_path)).executable(7) == told
+
+
 def test_of_a_process_that_is_gone_there_is_nothing() -> None:
     proc = ProcReader()
 
