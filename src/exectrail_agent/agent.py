@@ -24,6 +24,8 @@ from exectrail_agent.sessions.narrator import Outcome
 
 _STATUS_SECONDS = 5.0
 _SECOND = 1.0
+_SAVING = 10
+"""Times as long as it takes to save the state, until it may be saved again."""
 _MANY = 256
 _BUSY = 64
 _WAITS = {"bpf": (0.25, 1.0), "audit": (0.01, 0.01)}
@@ -72,6 +74,7 @@ class Agent:
         self._busy = False
         self._due = dict.fromkeys(("status", "save", "watchdog", "canary"), 0.0)
         self._past = health.Past(self._parts.losses.totals)
+        self._soonest = 0.0
         self._compare_at = 0.0
         self._adopt_at = 0.0
         self._canary_problem = ""
@@ -175,8 +178,10 @@ class Agent:
             parts.losses.settle()
         self._prove(now)
         if self._dirty and self._due["save"] <= now:
+            begun = self._now()
             self._save()
-            self._due["save"] = now + _SECOND
+            self._due["save"] = begun + _SECOND
+            self._soonest = begun + _SAVING * (self._now() - begun)
         if self._due["status"] <= now:
             parts.index.expire(time.monotonic())
             self._tell(now)
@@ -189,7 +194,7 @@ class Agent:
         if lost:
             self._parts.writer.append(lost)
             # Who comes after a crash would tell of it again.
-            self._dirty, self._due["save"] = True, 0.0
+            self._dirty, self._due["save"] = True, min(self._due["save"], self._soonest)
         return bool(lost)
 
     def _tell_of_absence(self, now: float) -> None:
