@@ -327,9 +327,11 @@ def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(nod
     assert len({each["traceId"] for each in node.records() if "traceId" in each}) == 1
 
 
-def test_a_full_ring_of_what_is_long_in_records_takes_little_memory(node: Node) -> None:
+@pytest.mark.parametrize("hold", [0, 2])
+def test_a_full_ring_of_what_is_long_in_records_takes_little_memory(node: Node, hold: int) -> None:
     """A control character takes six bytes in each of a record's two places for arguments."""
-    node.conf.write_text(node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 8\n"))
+    text = node.conf.read_text().replace("ring_mb = 1\n", "ring_mb = 8\n")
+    node.conf.write_text(text.replace("hold_seconds = 0\n", f"hold_seconds = {hold}\n"))
     node.start()
     script = """if True:
         import os, pathlib, subprocess, sys

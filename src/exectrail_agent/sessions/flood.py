@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 
 from exectrail_agent.events import Event, ExecEvent
 
@@ -14,11 +15,15 @@ _EVENT = 1024
 
 
 def size_of(event: Event) -> int:
-    """Return about how many bytes an event takes, with the text that it may share with others."""
+    """Return about how many bytes an event takes, or its record if that is more.
+
+    There its arguments are twice, and a control character is six.
+    """
     if not isinstance(event, ExecEvent):
         return _EVENT
     task, parent = event.task, event.parent
-    texts = (event.argv, event.filename, event.cwd, event.through, *event.environment.values())
+    argv = encode_basestring_ascii(event.argv.decode("latin-1"))
+    texts = (argv, argv, event.filename, event.cwd, event.through, *event.environment.values())
     places = (task.cgroup, task.executable, parent.cgroup, parent.executable)
     return _EVENT + sum(map(len, texts)) + sum(map(len, places))
 

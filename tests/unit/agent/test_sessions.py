@@ -337,17 +337,21 @@ class TestUnknownContainer:
         assert kinds(outcome.records).count("Command") == 151
         assert watched._waiting == 0
 
-    def test_never_holds_too_much_text(self) -> None:
+    @pytest.mark.parametrize(("letter", "kept"), [("x", 90), ("\1", 14)])
+    def test_never_holds_too_much_text(self, letter: str, kept: int) -> None:
+        """Nor what becomes too much in records, where a control character takes six."""
         watched = tracker(index=Index(named=[WEB.id]))
         many = [
-            run(1, inside(WEB, pid), SHELL, f"{pid}" + "x" * 32_000) for pid in range(1000, 1300)
+            run(1, inside(WEB, pid), SHELL, f"{pid}" + letter * 32_000) for pid in range(1000, 1300)
         ]
 
-        few = play(watched, enter(WEB, 900, "sh"), *many[:100])
-        rest = play(watched, *many[100:])
+        few = play(watched, enter(WEB, 900, "sh"), *many[:kept])
+        more = play(watched, *many[kept : 2 * kept])
+        rest = play(watched, *many[2 * kept :])
 
         assert few.records == []
-        assert kinds(rest.records).count("Command") == 301
+        assert kinds(more.records + rest.records).count("Command") == 301
+        assert more.records
 
     def test_is_written_before_the_agent_stops(self) -> None:
         watched = tracker(index=Index(named=[WEB.id]))
