@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -269,24 +269,14 @@ def test_a_record_larger_than_a_file_is_a_loss(path: Path) -> None:
     assert kinds == ["Command", "too-large"]
 
 
-def test_a_file_that_somebody_removes_is_told_of(path: Path) -> None:
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 0)])
+def test_a_file_that_somebody_removes_or_empties_is_told_of(
+    path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Emptied by logrotate's `copytruncate`, say."""
     log = RecordWriter(path, MAKER)
     log.append(commands(4))
-    path.unlink()
-    log.append(commands(2))
-    log.close()
-
-    records = read(path)
-    assert records[0]["loss.cause"] == "file-removed"
-    assert [record["seq"] for record in records] == [5, 6, 7]
-    assert accounted(records) == 6
-
-
-def test_a_file_that_somebody_empties_is_told_of_and_gone_on_with(path: Path) -> None:
-    """As logrotate does with `copytruncate`."""
-    log = RecordWriter(path, MAKER)
-    log.append(commands(4))
-    os.truncate(path, 0)
+    harm(path)
     log.append(commands(2))
     log.close()
 
