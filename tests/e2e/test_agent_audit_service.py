@@ -1,4 +1,8 @@
-"""The service with the audit sensor: nothing that happens to it reaches those whom it watches."""
+"""The agent with the audit sensor: its service ends and begins, its disk is full, or it meets crun.
+
+A machine that has no other beside it: else the kernel's queue runs over, and processes are gone
+before anybody could look at them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from lab.vm.machine import Machine
 from tests.e2e.agents import another
 from tests.e2e.fleet import Fleet, build_agent
 from tests.e2e.rollout import wait
-from tests.e2e.test_agent_audit import Told, alone, story
+from tests.e2e.test_agent_audit import Told, alone, judge_all, story
 
 __all__ = ["alone"]
 pytestmark = pytest.mark.vm
@@ -98,3 +102,19 @@ def test_an_exec_goes_on_through_every_end_of_the_service(alone: Machine, tmp_pa
     assert [one.get("recovered", False) for one in accesses] == [False, True, True, True]
     assert {one["container.name"] for one in accesses} == {"cases"}
     assert held.stdout.split() == ["-500", str(96 << 20)]
+
+
+def test_the_sessions_of_a_container_of_crun(alone: Machine) -> None:
+    judge_all(story(alone, "cases", runtime="crun"))
+
+
+def test_a_full_disk(alone: Machine) -> None:
+    number = 1500
+    found = story(alone, "full-disk", str(number))
+
+    assert "No space left on device" in "; ".join(found["reasons"])
+    # The shell is one more.
+    assert found["recorded"] + found["lost"] == number + 1
+    assert "disk-full" in found["causes"]
+    assert found["lost"] > 0
+    assert not found["gaps"]
