@@ -95,9 +95,11 @@ class LogFile:
 
     def _cut(self, now: int) -> list[Lost]:
         """Go on behind what somebody has left of the file; logrotate's copytruncate, say."""
-        extent = self.extent
+        old = self.extent
         self._reopen()
-        return self._gone(extent, "file-removed", now)
+        left = self.extent
+        gone = Extent(left.last + 1 if left.last else old.first, old.last, old.execs - left.execs)
+        return self._gone(gone, "file-removed", now)
 
     def rotate(self, now: int) -> list[Lost]:
         """Set the file aside and begin a new one. Raise OSError."""

@@ -293,8 +293,10 @@ def test_a_file_of_which_somebody_leaves_a_part_is_gone_on_with(path: Path) -> N
     log.append(commands(2))
     log.close()
 
-    # What is left of the file is told of too: nobody knows what is still whole there.
-    assert [record["kind"] for record in read(path)] == [*["Command"] * 3, "Loss", *["Command"] * 2]
+    records = read(path)
+    assert [record["kind"] for record in records] == [*["Command"] * 3, "Loss", *["Command"] * 2]
+    assert (records[3]["loss.firstSeq"], records[3]["loss.lastSeq"]) == (4, 4)
+    assert accounted(records) == 6
 
 
 def test_a_file_that_somebody_moves_is_left_to_them(path: Path, tmp_path: Path) -> None:
