@@ -65,6 +65,7 @@ class ContainerIndex:
         self._table: Table | None = None
         self._rescanned = 0.0
         self._unsettled: set[Match] = set()
+        self._facts: dict[str, PodFacts] = {}
         around = self._look("self")
         # An agent on a node that is itself a container may see that one's name in every path.
         self._outer = frozenset(
@@ -172,7 +173,7 @@ class ContainerIndex:
             return True
         if self._pods is None or self._pods.problem:
             return True
-        facts = self._pods.pod(container.pod.uid)
+        facts = self._ask(container.pod.uid)
         return facts is not None and container.name in facts.kinds
 
     def all(self) -> Sequence[Container]:
@@ -187,6 +188,15 @@ class ContainerIndex:
             elif known.gone_since is not None and now - known.gone_since > self._grace:
                 del self._known[key]
                 self._table = None
+        pods = [known.description.container.pod for known in self._known.values()]
+        self._facts = {pod.uid: facts for pod in pods if pod and (facts := self._ask(pod.uid))}
+
+    def _ask(self, uid: str) -> PodFacts | None:
+        """Return what is known of a pod, or was: one that is deleted by force still runs."""
+        facts = self._pods.pod(uid) if self._pods else None
+        if facts:
+            self._facts[uid] = facts
+        return facts or self._facts.get(uid)
 
     def _key(self, match: Match) -> tuple[str, ...]:
         source = self._sources[match.pattern]
@@ -248,7 +258,7 @@ class ContainerIndex:
     def _complete(self, known: Known) -> Container:
         container = known.description.container
         pod = container.pod
-        facts = self._pods.pod(pod.uid) if self._pods and pod else None
+        facts = self._ask(pod.uid) if pod else None
         labels = facts.labels if facts else self._lookup().labels.get(pod.uid) if pod else None
         done = known.complete
         if done and done[0] is facts and done[1] is labels:

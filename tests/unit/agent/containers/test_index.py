@@ -323,6 +323,29 @@ class TestPods:
         assert again.pod.labels == {"app": "new"}
         index.close()
 
+    def test_a_pod_that_is_deleted_by_force_outlives_what_is_said_of_it(self, node: Node) -> None:
+        facts = PodFacts({"app": "web"}, {"main": (probe("preStop", "true"),)}, {"main": "init"})
+        pods = Pods(**{"uid-1": facts, "uid-2": facts})
+        index = ContainerIndex(str(node.root), pods=pods, grace=10)
+        start(node)
+        index.refresh()
+        index.expire(0)
+        pods.facts.clear()
+        (found,) = index.all()
+        assert found.pod
+        assert (found.pod.labels, found.kind) == ({"app": "web"}, "init")
+        assert found.probes == (probe("preStop", "true"),)
+        assert index.is_kind_certain(found)
+        shutil.rmtree(node.root / TASKS)
+        index.refresh()
+        for now in (1, 12):
+            index.expire(now)
+        start(node)
+        index.refresh()
+        (other,) = index.all()
+        assert not index.is_kind_certain(other)
+        index.close()
+
     @pytest.mark.parametrize(
         ("name", "kind"),
         [("debugger-x2k9z", "ephemeral"), ("debugger-aeiou", "container"), ("main", "container")],
