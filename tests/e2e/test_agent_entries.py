@@ -46,7 +46,7 @@ POD: dict[str, Any] = {
                     "exec": {"command": ["cat", "/etc/passwd"]},
                     "periodSeconds": 2,
                 },
-                "lifecycle": {"preStop": {"exec": {"command": ["cat", "/etc/issue"]}}},
+                "lifecycle": {"preStop": {"exec": {"command": ["cat", "/etc/gai.conf"]}}},
             }
         ],
     },
@@ -491,7 +491,7 @@ def test_what_a_workload_does_by_itself_is_no_access(watched: Watched) -> None:
 
 def test_a_hook_at_the_end(watched: Watched) -> None:
     kubectl(watched.cluster, "delete", "pod", "web", "--timeout=60s")
-    entry = watched.entry("/etc/issue")
+    entry = watched.entry("/etc/gai.conf")
 
     assert (entry["entry.type"], entry["entry.probe"]) == ("hook", "preStop")
 
