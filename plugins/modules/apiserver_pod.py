@@ -94,6 +94,8 @@ TICK = 0.3
 # Seconds for the way back, which the limits of the way there must not cut short.
 BACK = {"start": 180, "ready": 600, "stable": 5, "restarts": 100}
 RESTARTS = 3
+# How many times a server is asked what it is, half a second apart.
+ASKED = 11
 
 
 class Refused(Exception):
@@ -390,23 +392,26 @@ def server_state(process):
     missing = [name for name in ("ca", "certificate", "key") if not where[name]]
     if missing:
         return {"problem": "its arguments name no %s to reach it with" % ", ".join(missing)}
+    for left in reversed(range(ASKED)):
+        try:
+            return described(where, process)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if left:
+            time.sleep(0.5)
+    return {"problem": problem}
+
+
+def described(where, process):
     problem = ready(where)
-    for _ in range(10):
-        if problem is None:
-            break
-        time.sleep(0.5)
-        problem = ready(where)
     if problem:
-        return {"problem": problem}
-    try:
-        version = get_object(where, "/version")
-        namespace = get_object(where, "/api/v1/namespaces/kube-system")
-        kubeadm = get_object(where, "/api/v1/namespaces/kube-system/configmaps/kubeadm-config")
-        pods = get_object(
-            where, "/api/v1/namespaces/kube-system/pods?labelSelector=component%3D" + SERVER
-        )
-    except (OSError, ValueError) as error:
-        return {"problem": str(error)}
+        raise OSError(problem)
+    version = get_object(where, "/version")
+    namespace = get_object(where, "/api/v1/namespaces/kube-system")
+    kubeadm = get_object(where, "/api/v1/namespaces/kube-system/configmaps/kubeadm-config")
+    pods = get_object(
+        where, "/api/v1/namespaces/kube-system/pods?labelSelector=component%3D" + SERVER
+    )
     mine = [
         pod
         for pod in (pods or {}).get("items", ())

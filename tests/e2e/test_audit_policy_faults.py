@@ -329,9 +329,11 @@ def on_a_master_each(*cases: tuple[str, ...]) -> Callable[[Callable[..., None]],
 def test_a_flag_that_the_server_refuses(master: Master) -> None:
     before = master.seen()
     assert DORMANT in before.arguments
-    ended = master.run(**CRASHING)
-    taken_back(master, before, ended, "Its last words:", "bogus")
-    remove_dormant(master)
+    try:
+        ended = master.run(**CRASHING)
+        taken_back(master, before, ended, "Its last words:", "bogus")
+    finally:
+        remove_dormant(master)
 
 
 def remove_dormant(master: Master) -> None:

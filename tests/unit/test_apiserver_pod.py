@@ -163,6 +163,32 @@ def test_a_change_that_ends_while_it_is_looked_at_has_ended(
     assert (found["outcome"], found["alive"]) == ("done", False)
 
 
+@pytest.mark.parametrize(("late", "problem"), [(2, None), (99, "The read operation timed out")])
+def test_a_server_that_is_late_with_an_answer_is_asked_again(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, late: int, problem: str | None
+) -> None:
+    """Its answers are made up."""
+    asked: list[str] = []
+
+    def ask(_where: Any, path: str) -> tuple[int, str]:
+        asked.append(path)
+        if path.endswith("kube-system") and asked.count(path) <= late:
+            raise TimeoutError("The read operation timed out")
+        if path.endswith("kubeadm-config"):
+            return 404, ""
+        made = {"gitVersion": "v1.35.4", "metadata": {"uid": "u-1"}, "items": []}
+        return 200, json.dumps(made)
+
+    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    names = ("client-ca-file", "kubelet-client-certificate", "kubelet-client-key")
+    found = module.server_state({"args": [f"--{name}=/x" for name in names], "start": 0})
+
+    assert found["problem"] == problem
+    assert found.get("namespace_uid") == (None if problem else "u-1")
+    assert asked.count("/api/v1/namespaces/kube-system") == min(late + 1, module.ASKED)
+
+
 def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text("text")
     (tmp_path / "policy").chmod(0o644)
