@@ -69,6 +69,7 @@ seconds_unavailable:
 
 import difflib
 import errno
+import glob
 import hashlib
 import http.client
 import json
@@ -87,6 +88,7 @@ MANIFEST = "kube-apiserver.yaml"
 POLICY = "audit-policy.yaml"
 SERVER = "kube-apiserver"
 KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+LOGS = "/var/log/pods"
 MAX_TEXT = 1024 * 1024
 TAIL = 60
 KEPT = 5
@@ -1047,28 +1049,36 @@ def container_logs():
 
     A pod that has been there before writes its logs under the same names again.
     """
-    root, found = "/var/log/pods", {}
-    for pod in os.listdir(root) if os.path.isdir(root) else ():
-        folder = os.path.join(root, pod, SERVER)
-        if not pod.startswith("kube-system_" + SERVER) or not os.path.isdir(folder):
-            continue
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                with open(path, "rb") as stream:
-                    found[path] = stream.read(200).decode("utf-8", "replace")
+    found = {}
+    for path in glob.glob(os.path.join(LOGS, "kube-system_%s*" % SERVER, SERVER, "*")):
+        try:
+            with open(path, "rb") as stream:
+                found[path] = stream.read(200).decode("utf-8", "replace")
+        except OSError:
+            continue  # The kubelet removes those of containers that it has replaced.
     return found
 
 
 def container_log(former):
     """The last words of the newest API server container; `former` are logs of older ones."""
     found = container_logs()
-    if not found:
-        return "# there is no log of a kube-apiserver container\n"
     new = [path for path in found if found[path] != former.get(path)]
-    newest = max(new or found, key=os.path.getmtime)
-    remark = "" if new else "# FORMER: no container has written a log since the change began\n"
-    return "%s# %s\n%s" % (remark, newest, tail(newest))
+    # A container that has just been made, and has no words yet, comes after one that had its last.
+    spoken = [path for path in new if found[path]]
+    for path in sorted(spoken or new or found, key=modified, reverse=True):
+        remark = "" if new else "# FORMER: no container has written a log since the change began\n"
+        try:
+            return "%s# %s\n%s" % (remark, path, tail(path))
+        except OSError:
+            continue
+    return "# there is no log of a kube-apiserver container\n"
+
+
+def modified(path):
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def tail(path):

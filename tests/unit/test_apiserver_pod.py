@@ -189,6 +189,31 @@ def test_a_server_that_is_late_with_an_answer_is_asked_again(
     assert asked.count("/api/v1/namespaces/kube-system") == min(late + 1, module.ASKED)
 
 
+def test_the_last_words_are_those_of_the_newest_container_that_has_any(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "LOGS", str(tmp_path))
+    assert module.container_log({}) == "# there is no log of a kube-apiserver container\n"
+
+    def log(pod: str, name: str, text: str, when: int) -> Path:
+        path = tmp_path / f"kube-system_kube-apiserver-m1_{pod}" / "kube-apiserver" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (when, when))
+        return path
+
+    old = log("a", "0.log", "serving\n", 90)
+    former = module.container_logs()
+    (tmp_path / "kube-system_kube-apiserver-m1_a/kube-apiserver/2.log").symlink_to("gone")
+    assert module.container_log(former).splitlines()[1:] == [f"# {old}", "serving"]
+    assert module.container_log(former).startswith("# FORMER")
+    empty = log("b", "2.log", "", 30)
+    assert module.container_log(former) == f"# {empty}\n\n"
+    log("b", "0.log", "crashed at first\n", 10)
+    last = log("b", "1.log", "crashed again\n", 20)
+    assert module.container_log(former) == f"# {last}\ncrashed again\n"
+
+
 def test_a_policy_that_is_no_file_says_what_it_is(module: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text("text")
     (tmp_path / "policy").chmod(0o644)
