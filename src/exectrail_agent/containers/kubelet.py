@@ -17,7 +17,7 @@ KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 _SECONDS = 1.0
 _MAX_BYTES = 8 << 20
 _INTERVAL = 300.0
-_FIRST_RETRY, _LAST_RETRY = 2.0, 300.0
+_FIRST_RETRY, _LAST_RETRY = 0.5, 300.0
 _SOONEST = 0.25
 _BURST, _BURST_SECONDS = 10, 5.0
 _TRIES = 5
@@ -72,7 +72,7 @@ class KubeletPods:
 
     The loop calls `poll` whenever `wait` says so. It blocks for one second at most, and asks
     every five minutes, and at once when a container has appeared that the last answer lacks, ten
-    times in five seconds at most.
+    times in five seconds at most. That nobody answers is a `problem` from the second time on.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -117,6 +117,8 @@ class KubeletPods:
             self._pods = pods.parse(get(self._endpoint, seconds=_SECONDS, limit=_MAX_BYTES))
         except (FetchError, ValueError) as error:
             self._failures = min(self._failures + 1, 16)
+            if self._failures == 1 and isinstance(error, FetchError) and not error.status:
+                return  # It is late: who waits for an answer may still get it in time.
             self.problem = f"labels and probes are not known: {error}"
             if isinstance(error, FetchError) and error.status in (401, 403):
                 self.problem += _FORBIDDEN

@@ -231,12 +231,28 @@ class TestWhenItAsks:
             pods.poll(now)
             waits.append(pods.wait(now))
             now += waits[-1]
-        assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+        assert waits == [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
         assert "HTTP 403" in pods.problem
         assert "nodes/proxy" in pods.problem
         server.parts = [answer(LIST)]
         pods.poll(now)
         assert (pods.problem, pods.wait(now)) == ("", 300)
+
+    def test_one_late_answer_is_no_problem_yet(
+        self, pods: KubeletPods, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = answer(LIST)
+        server.parts, server.pause = [whole[:1], whole[1:]], 0.6
+        monkeypatch.setattr(kubelet, "_SECONDS", 0.2)
+        pods.poll(0)
+        assert (pods.problem, pods.wait(0)) == ("", 0.5)
+        pods.poll(0.5)
+        assert "labels and probes are not known" in pods.problem
+        server.pause = 0.0
+        monkeypatch.setattr(kubelet, "_SECONDS", 60.0)
+        pods.poll(1.5)
+        assert pods.problem == ""
+        assert pods.pod("u")
 
     def test_an_old_answer_is_better_than_none(self, pods: KubeletPods, server: Server) -> None:
         pods.poll(0)
