@@ -7,4 +7,5 @@ ATTEMPTS = 3
 
 def gave_up(report: str) -> bool:
     """Whether a preflight's report tells of a probe that was ended before it had an answer."""
-    return any(slow in report for slow in ("no answer in time", "not finished within"))
+    slow = ("no answer in time", "not finished within", "not reached within")
+    return any(words in report for words in slow)

@@ -7,7 +7,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.e2e.rollout import wait
 ROOT = Path(__file__).parents[2]
 LOG = "var/log/exectrail/advaudit.log"
 CONFIG = "[agent]\ncluster_id = c1\n"
-TWICE = "test -e /runs/first && exec sleep 600; touch /runs/first; sleep 4"
+TWICE = "test -e /runs/first && exec sleep 600; touch /runs/first; sleep 12"
 """Ends once and runs on when it is started again."""
 POD: dict[str, Any] = {
     "apiVersion": "v1",
@@ -41,10 +42,12 @@ POD: dict[str, Any] = {
                 "livenessProbe": {
                     "exec": {"command": ["cat", "/etc/group"]},
                     "periodSeconds": 2,
+                    "timeoutSeconds": 30,
                 },
                 "readinessProbe": {
                     "exec": {"command": ["cat", "/etc/passwd"]},
                     "periodSeconds": 2,
+                    "timeoutSeconds": 30,
                 },
                 "lifecycle": {"preStop": {"exec": {"command": ["cat", "/etc/gai.conf"]}}},
             }
@@ -89,7 +92,7 @@ OTHERS: list[dict[str, Any]] = [
                 **MAIN,
                 "command": ["bash", "-c", TWICE],
                 "volumeMounts": [RUNS],
-                "startupProbe": {"exec": {"command": ["cat", "/etc/hostname"]}, "periodSeconds": 1},
+                "startupProbe": {"exec": {"command": ["cat", "/etc/hostname"]}, **OFTEN},
                 "lifecycle": {"postStart": {"exec": {"command": ["cat", "/etc/shells"]}}},
             }
         ],
@@ -192,12 +195,32 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         seen.start("probes = full\n")
         pods = yaml.safe_dump_all([POD, *(pod(**each) for each in OTHERS)])
         kubectl(made, "apply", "-f", "-", stdin=pods.encode())
-        kubectl(made, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        kubectl(made, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s")
         yield seen
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+def calm(container: str, ran: Path) -> Callable[[], bool]:
+    """Tell whether nothing has run in a container from outside for two seconds."""
+    seen: list[str] = []
+    since = time.monotonic()
+
+    def check() -> bool:
+        nonlocal seen, since
+        now = [f"{path.name} {len(lines(path))}" for path in sorted(ran.iterdir())]
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = path.read_bytes().decode(errors="replace").split("\0")
+                if any(">>/runs/" in word for word in words) or {"exec", container} <= {*words}:
+                    now.append(path.parent.name)
+        if now != seen or now[-1].isdigit():
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > 2
+
+    return check
 
 
 def terminal(made: Cluster, *arguments: str) -> None:
@@ -404,7 +427,7 @@ def test_through_the_interface_of_the_runtime(watched: Watched) -> None:
 
 def test_through_containerds_own_client(watched: Watched) -> None:
     container = watched.container("web")
-    script = "cat /etc/issue.net; sleep 1"
+    script = "cat /etc/issue.net; sleep 5"
     execute = f"ctr -n k8s.io task exec --exec-id by-hand {container} bash -c '{script}'"
     watched.on_node(execute)
     entry = watched.entry("/etc/issue.net")
@@ -520,9 +543,11 @@ def test_probes_and_hooks_are_counted_by_default(watched: Watched) -> None:
     kubectl(watched.cluster, "apply", "-f", "-", stdin=yaml.safe_dump(pod(**COUNTED)).encode())
     ran = watched.cluster.root(watched.cluster.masters[0]) / "root/runs"
     try:
-        wait(lambda: len(lines(ran / "liveness")) > 1, 30, "two runs")
+        wait(lambda: len(lines(ran / "liveness")) > 1, 120, "two runs")
         # Nobody begins another run then, and those under way come to their end.
-        watched.on_node("systemctl kill -s STOP kubelet; sleep 1; systemctl stop agent")
+        watched.on_node("systemctl kill -s STOP kubelet")
+        wait(calm(watched.container("counted"), ran), 60, "no run is under way")
+        watched.on_node("systemctl stop agent")
         counts = {path.name: len(lines(path)) for path in ran.iterdir()}
     finally:
         watched.on_node("systemctl kill -s CONT kubelet")

@@ -44,6 +44,7 @@ from tests.e2e.rollout import (
     MANIFESTS,
     POLICY,
     ROOT,
+    await_ready,
     on,
     ready,
     replace,
@@ -168,9 +169,8 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
             text = found.file(node, MANIFEST).read_text()
             found.manifests[node.name] = somebodys(text) if position == 1 else text
         second = found.masters[1]
-        old = server(second)
         restart(made, second, found.manifests[second.name])
-        wait(lambda: server(second) not in (old, None), 90, second.name)
+        wait(lambda: "--audit-log-maxage=7" in arguments(second), 90, second.name)
         wait(lambda: ready(made, second), 90, second.name)
         kubectl(made, "run", "seen", f"--image={recipes.BUSYBOX}")
         found.configuration = found.kubeadm()
@@ -917,7 +917,7 @@ def test_absent_restores_what_was_there_and_keeps_the_logs(trio: Trio) -> None:
     assert ran.changed[third.name] == 0
     for node in trio.masters:
         assert trio.file(node, MANIFEST).read_text() == trio.manifests[node.name]
-        assert ready(trio.cluster, node)
+        await_ready(trio.cluster, node)
     assert server(third) == before
     assert arguments(first) == []
     assert not trio.file(first, POLICY).exists()

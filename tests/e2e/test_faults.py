@@ -164,10 +164,13 @@ def agent_stopped(site: Site, node: Node) -> Iterator[None]:
 @contextmanager
 def agent_frozen(site: Site, node: Node) -> Iterator[None]:
     pid = str(site.agent(node))
+    # Else its watchdog may be first.
+    site.on(node, "systemctl", "service-watchdogs", "no")
     site.on(node, "kill", "-STOP", pid)
     try:
         yield
     finally:
+        site.on(node, "systemctl", "service-watchdogs", "yes")
         site.on(node, "sh", "-c", f"kill -CONT {pid} 2> /dev/null || true")
 
 

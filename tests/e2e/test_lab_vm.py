@@ -76,19 +76,27 @@ def test_the_clock_is_right_and_known_to_be(healthy: Machine) -> None:
     assert healthy.run("timedatectl show -p NTPSynchronized --value").stdout == "yes\n"
 
 
-def test_a_machine_answers_within_seconds_and_sees_no_others_changes(healthy: Machine) -> None:
+def test_a_machine_sees_no_others_changes(healthy: Machine) -> None:
     healthy.put(b"mine", "/root/file", mode=0o600)
     healthy.run("sync")
-    begun = time.monotonic()
     with machine("lab-other") as other:
-        took = time.monotonic() - begun
         assert other.run("test -e /root/file", check=False).returncode == 1
         assert healthy.run("stat -c %a /root/file && cat /root/file").stdout == "600\nmine"
         assert healthy.port != other.port
         ids = [one.run("cat /proc/sys/kernel/random/uuid").stdout for one in (healthy, other)]
         assert ids[0] != ids[1]
-    # 2.5 s with nothing else to do; this machine may be busy.
-    assert took < 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_a_machine_answers_within_seconds() -> None:
+    """In 2.5 s with nothing else to do; this machine may be busy, but not all the time."""
+    took = []
+    for _attempt in range(5):
+        begun = time.monotonic()
+        with machine("lab-other"):
+            took.append(time.monotonic() - begun)
+        if took[-1] < 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
+            return
+    pytest.fail(f"it took {took} s")
 
 
 def test_a_command_line_machine_lives_on_until_it_is_ended(tmp_path: Path) -> None:
@@ -236,16 +244,19 @@ def test_a_failed_boot_shows_and_keeps_the_console(
     """The kernel is told of a disk that does not exist."""
     image = snapshot.Image(Path(healthy.client_key).parent)
     hardware = qemu.Hardware("tcg", image, "root=/dev/none rw console=ttyS0 panic=5 rootdelay=1")
-    monkeypatch.setattr(snapshot, "BOOT_SECONDS", {"tcg": 8.0})
     monkeypatch.setattr(snapshot, "cache_folder", lambda: tmp_path)
-    draft = tmp_path / "draft"
-    draft.mkdir()
-
-    with pytest.raises(LabError) as raised:
-        snapshot.freeze(snapshot.Snapshot(draft, hardware))
+    for seconds in (8.0, 60.0):
+        monkeypatch.setattr(snapshot, "BOOT_SECONDS", {"tcg": seconds})
+        draft = tmp_path / f"draft-{seconds:.0f}"
+        draft.mkdir()
+        with pytest.raises(LabError) as raised:
+            snapshot.freeze(snapshot.Snapshot(draft, hardware))
+        kept = tmp_path / "logs" / f"{draft.name}.log"
+        if kept.stat().st_size:
+            # Nothing yet on a machine that is far too slow.
+            break
 
     assert "ssh does not answer" in str(raised.value)
-    kept = tmp_path / "logs" / "draft.log"
     assert str(kept) in str(raised.value)
     assert "Linux version" in kept.read_text()
     assert qemu.find(draft / "pid") is None

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from lab.vm.machine import Machine, machine
+from tests.e2e.patience import ATTEMPTS, gave_up
 
 pytestmark = pytest.mark.vm
 
@@ -99,9 +100,12 @@ class Story:
         return self.play("remediate", "-e", f"remediate={','.join(NAMED)}", *options)
 
     def statuses(self) -> dict[str, str]:
-        self.play("preflight")
-        report = json.loads((self.folder / "preflight" / "report.json").read_text())
-        return {row["check"]: row["status"] for row in report["hosts"][0]["results"]}
+        for _attempt in range(ATTEMPTS):
+            self.play("preflight")
+            said = (self.folder / "preflight" / "report.json").read_text()
+            if not gave_up(said):
+                break
+        return {row["check"]: row["status"] for row in json.loads(said)["hosts"][0]["results"]}
 
 
 @pytest.fixture(scope="module")

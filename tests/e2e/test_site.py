@@ -101,9 +101,9 @@ class Site:
         """The sessions in which a program has run that is known by a word."""
         deadline = time.monotonic() + 20
         while True:
-            records = [
-                json.loads(line) for line in (self.root(node) / LOG).read_text().splitlines()
-            ]
+            text = (self.root(node) / LOG).read_text()
+            # The last line may be under way.
+            records = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
             found = {
                 record["traceId"]
                 for record in records

@@ -122,6 +122,11 @@ class Node(Service):
         )
         return text.count(b'"kind":"Command"') + collapsed, lost
 
+    def has_saved_an_access(self) -> bool:
+        """Whether an agent that comes after a crash would go on with it."""
+        text = (self.folder / "state/state.json").read_text()
+        return any(each.get("traceId", "none") in text for each in self.records())
+
     def holds(self, produced: int, seconds: float = 60) -> tuple[int, int]:
         """Wait until all that was produced is accounted for, and no more than that."""
         self.until(lambda: sum(self.accounted()) >= produced, seconds)
@@ -282,9 +287,7 @@ def test_what_a_stopped_agent_could_not_take_is_counted(node: Node) -> None:
 def test_what_was_counted_is_not_counted_again_after_a_crash(node: Node) -> None:
     node.start()
     running = node.produce(4000, 2000, LONG)
-    node.until(lambda: node.accounted()[0])
-    # Until then the beginning of the access has been saved.
-    time.sleep(1.2)
+    node.until(node.has_saved_an_access)
     node.send(signal.SIGSTOP)
     assert running.wait(60) == 0
     node.send(signal.SIGCONT)
@@ -318,6 +321,7 @@ def test_what_a_killed_agent_had_is_counted_and_the_rest_is_told_by_the_next(nod
     node.start()
     running = node.produce(3000, 2000)
     node.until(lambda: node.commands("run=1000"))
+    node.until(node.has_saved_an_access)
     node.end(signal.SIGKILL)
     node.start()
     assert running.wait(60) == 0
@@ -498,11 +502,15 @@ def test_asking_many_times_does_no_harm(node: Node) -> None:
     assert node.holds(1001) == (1001, 0)
     node.until(lambda: node.status()["written"] > last)
     assert (node.status()["pid"], reasons(node)) == (pid, "")
-    time.sleep(0.5)
+    asked = time.time()
     node.send(signal.SIGUSR1)
-    node.until(lambda: node.status()["canary"] > last + 0.5)
-    states = subprocess.check_output(node.inside("ps", "-eo", "ppid=,stat="), text=True)
-    assert [row for row in states.splitlines() if "Z" in row and row.split()[0] == str(pid)] == []
+    node.until(lambda: node.status()["canary"] > asked)
+
+    def left() -> list[str]:
+        states = subprocess.check_output(node.inside("ps", "-eo", "ppid=,stat="), text=True)
+        return [row for row in states.splitlines() if "Z" in row and row.split()[0] == str(pid)]
+
+    node.until(lambda: left() == [])
 
 
 def test_a_sensor_that_was_blinded_shows_at_once_when_asked(node: Node) -> None:

@@ -298,7 +298,7 @@ def test_a_full_disk_degrades_it_until_there_is_room(
     service: Service, podman: Podman, container: str
 ) -> None:
     service.log.mkdir()
-    size = ["-o", "size=64k,mode=0700"]
+    size = ["-o", "size=8m,mode=0700"]
     subprocess.run(["mount", "-t", "tmpfs", *size, "exectrail-test", service.log], check=True)
     try:
         service.start()
