@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Probes of emulated machines have seconds to answer, so no clusters run beside these.
 MACHINES := $(addprefix tests/e2e/test_,preflight.py preflight_controller.py lab_vm.py remediate.py verify_vm.py agent_audit.py)
 # Long, and made of steps that other tests take too.
-STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py agent_minute.py agent_kernels.py agent_runtimes.py agent_audit_service.py exec_agent_libbpf.py)
+STORIES := $(addprefix tests/e2e/test_,first_hour.py lifecycle_vm.py agent_minute.py agent_kernels.py agent_runtimes.py agent_audit_service.py agent_suspend.py exec_agent_libbpf.py)
 
 # The longest first, whatever number of tests they have: three files are worked on at a time.
 LONGEST := $(addprefix tests/e2e/test_,faults.py audit_policy.py audit_policy_faults.py site.py)

@@ -778,6 +778,33 @@ print(json.dumps([enter(20), enter(7), sensor.losses()]))
     assert (crowded, after, counted(lost)) == ([8, 0], [8, 0], {"processes-full": 13})
 
 
+def test_who_is_followed_already_is_looked_for_again_without_a_loss(
+    code: bytes, tmp_path: Path
+) -> None:
+    node = Node(
+        code,
+        tmp_path,
+        CROWD
+        + """
+from exectrail_agent.events import Task
+sensor, told = begin(), []
+shell = subprocess.Popen(["unshare", "-m", "sh", "-c", "/bin/sleep 60 & wait"])
+def both_are_there():
+    told.extend(execs(sensor))
+    return len(told) == 2
+until(both_are_there)
+numbers = sensor.adopt([[Task(pid=told[0].task.pid)]])
+live = [[one.session == told[0].session, len(one.tasks)] for one in sensor.live()]
+os.kill(told[1].task.pid, signal.SIGKILL)
+shell.wait()
+until(lambda: not sensor.live())
+print(json.dumps([numbers, live, len(sensor.live()), sensor.losses()]))
+""",
+    )
+    numbers, live, left, lost = node.go()
+    assert (numbers, live, left, counted(lost)) == ([0], [[True, 2]], 0, {})
+
+
 def test_a_session_in_a_session_that_has_no_room_is_counted_and_told_as_the_outer(
     code: bytes, tmp_path: Path
 ) -> None:

@@ -30,7 +30,8 @@ static __always_inline __u64 open_session(__u64 outer, __u32 depth)
 	__u64 number = bpf_ktime_get_boot_ns();
 
 	for (int attempt = 0; attempt < 4; attempt++, number++) {
-		long error = bpf_map_update_elem(&sessions, &number, &session, BPF_NOEXIST);
+		/* Before kernel 6.4 the upper half of what the call leaves means nothing. */
+		int error = bpf_map_update_elem(&sessions, &number, &session, BPF_NOEXIST);
 
 		if (!error)
 			return number;
@@ -80,7 +81,7 @@ static __always_inline bool adopt(__u32 host_pid, const struct mark *mark)
 	struct session one = {.members = 1};
 	struct session *session = bpf_map_lookup_elem(&sessions, &mark->session);
 	__u64 number = mark->session;
-	long error;
+	int error; /* not long, as above */
 
 	if (session) {
 		__sync_fetch_and_add(&session->members, 1);
