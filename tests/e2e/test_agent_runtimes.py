@@ -22,8 +22,8 @@ pytestmark = pytest.mark.vm
 
 LOG = "/var/log/exectrail/advaudit.log"
 PACKAGES = (
-    *("busybox-static", "containerd", "crun", "dbus-user-session", "docker-cli", "docker.io"),
-    *("passt", "podman", "runc", "uidmap"),
+    *("apparmor", "busybox-static", "containerd", "crun", "dbus-user-session", "docker-cli"),
+    *("docker.io", "passt", "podman", "runc", "uidmap"),
 )
 # No registry is asked: the image is what it takes to run a shell.
 PREPARE = f"""
@@ -232,6 +232,21 @@ def test_somebody_who_enters_by_the_low_level_runtime(node: Node) -> None:
 
     assert (access["entry.type"], access["entry.parentname"]) == ("runtime-exec", "crun")
     assert (access["container.runtime"], access["container.name"]) == ("podman", "shop")
+
+
+def test_what_is_confined_by_apparmor_is_told_too(node: Node) -> None:
+    """The containers of root have Docker's and Podman's own profiles here, enforced."""
+    for kind in (DOCKER, PODMAN):
+        pid = node.run(f"{kind.runtime} inspect --format '{{{{.State.Pid}}}}' {kind.name}").stdout
+        assert "(enforce)" in node.run(f"cat /proc/{pid.strip()}/attr/current").stdout
+        node.run(kind.execute(f"/bin/busybox true confined-{kind.name}"))
+        access = node.access(f"confined-{kind.name}")
+        judge(node, kind, access)
+        (program,) = [each for each in node.session(access) if each["kind"] == "Command"]
+        assert program["process.args"] == ["/bin/busybox", "true", f"confined-{kind.name}"]
+        assert "unknown" not in program
+    assert 'apparmor="DENIED"' not in node.run("journalctl --dmesg").stdout
+    assert node.run("exectrail-agent status", check=False).returncode == 0
 
 
 def test_the_user_ids_of_a_users_container_are_the_nodes(node: Node) -> None:
