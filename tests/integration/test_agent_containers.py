@@ -27,6 +27,7 @@ from lab.cluster.kubeadm import kubectl
 from lab.cluster.layout import Cluster, Node
 from lab.cluster.lifecycle import cluster
 from lab.errors import LabError
+from tests.unit.agent.containers import tree
 
 SOURCE = Path(__file__).parents[2] / "src/exectrail_agent"
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
@@ -93,6 +94,27 @@ def groups(pid: int) -> set[bytes]:
 def namespaces(pid: int) -> tuple[int, int]:
     mount, own = (Path(f"/proc/{pid}/ns/{kind}").stat().st_ino for kind in ("mnt", "pid"))
     return mount, own
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_is_mounted_over_a_folder_that_is_watched_is_found_by_who_asks(
+    tmp_path: Path,
+) -> None:
+    """As a user's folder in /run may be, at the moment at which it is seen. Its files are made."""
+    node = tree.Node(tmp_path)
+    run = tmp_path / "run"
+    index = ContainerIndex(str(tmp_path))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", run], check=True)
+    try:
+        node.process(50, 1050, 2050, tree.group(tree.A))
+        node.containerd(tree.A, tree.config(tree.group(tree.A), tree.cri("main")), 50)
+        index.refresh()
+        assert index.all() == []
+        wait(lambda: index.by_cgroup(tree.group(tree.A).encode()) is not None)
+        assert [one.id for one in index.all()] == [tree.A]
+    finally:
+        index.close()
+        subprocess.run(["umount", run], check=True)
 
 
 @needs_podman

@@ -124,8 +124,9 @@ class Node(Service):
 
     def has_saved_an_access(self) -> bool:
         """Whether an agent that comes after a crash would go on with it."""
-        text = (self.folder / "state/state.json").read_text()
-        return any(each.get("traceId", "none") in text for each in self.records())
+        path = self.folder / "state/state.json"
+        text = path.read_text() if path.exists() else ""
+        return any(each["traceId"] in text for each in self.records() if "traceId" in each)
 
     def holds(self, produced: int, seconds: float = 60) -> tuple[int, int]:
         """Wait until all that was produced is accounted for, and no more than that."""

@@ -23,6 +23,7 @@ _FILES = ("config.json", "init.pid", "pidfile")
 # What kubectl debug calls a container if nobody gives it a name.
 _DEBUGGER = re.compile(r"debugger-[bcdfghjklmnpqrstvwxz2456789]{5}")
 _BLIND_RESCAN = 1.0
+_UNKNOWN_RESCAN = 5.0
 _NO_ACCESS = (
     "some processes' namespaces can't be read: CAP_SYS_PTRACE or a capability they have is missing"
 )
@@ -96,12 +97,16 @@ class ContainerIndex:
     def refresh(self) -> None:
         """Take in what has changed: one system call if nothing has."""
         changed = self._watch.changed()
-        blind = self._watch.problem and time.monotonic() - self._rescanned > _BLIND_RESCAN
+        blind = self._watch.problem and self._age() > _BLIND_RESCAN
         if changed is None or blind:
             self.rescan()
             return
         for match in changed | self._unsettled:
             self._take(match)
+
+    def _age(self) -> float:
+        """Return the seconds since everything was listed."""
+        return time.monotonic() - self._rescanned
 
     def rescan(self) -> None:
         """List everything anew."""
@@ -127,6 +132,10 @@ class ContainerIndex:
         # What a container's first exec needs was written before it, but perhaps not yet taken in.
         self.refresh()
         found = self._lookup().group(path)
+        if not found and self.looks_contained(path) and self._age() > _UNKNOWN_RESCAN:
+            # Nothing tells that a file system was mounted over a folder that is watched.
+            self.rescan()
+            found = self._lookup().group(path)
         return self._complete(found) if found else None
 
     def by_namespaces(self, mount: int, pid: int) -> Container | None:
