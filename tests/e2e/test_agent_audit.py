@@ -78,22 +78,28 @@ def shared(alone: Machine) -> Machine:
     return alone
 
 
+SEVERAL = (
+    "/bin/echo 'two words' '' \"$(printf '\\377\\n')\"; cd /usr; (setsid sleep 1 &); "
+    "python3 -c 'import os; os.kill(os.getpid(), 9)'; "
+    "python3 -c 'import os, threading; "
+    'threading.Thread(target=os.execv, args=("/bin/true", ["by-thread"])).start(); '
+    "import time; time.sleep(9)'; "
+    "script -qc '/bin/true on-a-terminal' /dev/null < /dev/null > /dev/null; "
+    "/bin/true $(head -c 60000 /dev/zero | tr '\\0' x) $(head -c 60000 /dev/zero | tr '\\0' y);"
+    "exit 3"
+)
+"""What is run in a session: each of these is told in its own way."""
+
+
 def test_a_session_as_the_owner(alone: Machine) -> None:
-    found = story(
-        alone,
-        "session",
-        "/bin/echo 'two words' '' \"$(printf '\\377\\n')\"; cd /usr; (setsid sleep 1 &); "
-        "python3 -c 'import os; os.kill(os.getpid(), 9)'; "
-        "python3 -c 'import os, threading; "
-        'threading.Thread(target=os.execv, args=("/bin/true", ["by-thread"])).start(); '
-        "import time; time.sleep(9)'; "
-        "script -qc '/bin/true on-a-terminal' /dev/null < /dev/null > /dev/null; "
-        "/bin/true $(head -c 60000 /dev/zero | tr '\\0' x) $(head -c 60000 /dev/zero | tr '\\0' y);"
-        "exit 3",
-    )
+    for _attempt in range(ATTEMPTS):
+        found = story(alone, "session", SEVERAL)
+        entry = next(one for one in found["told"] if one["kind"] == "entry")
+        if entry["argv"][0] != "unshare":
+            # It was not yet gone elsewhere when the starved sensor looked where it is.
+            break
 
     by_argv = {tuple(one["argv"]): one for one in found["told"] if "argv" in one}
-    entry = next(one for one in found["told"] if one["kind"] == "entry")
     assert entry["argv"][:2] == ["sh", "-c"]
     assert entry["moved"]
     assert entry["environment"] == {"KUBERNETES_EXEC_AUDIT_ID": "an-id"}

@@ -104,10 +104,6 @@ class ContainerIndex:
         for match in changed | self._unsettled:
             self._take(match)
 
-    def _age(self) -> float:
-        """Return the seconds since everything was listed."""
-        return time.monotonic() - self._rescanned
-
     def rescan(self) -> None:
         """List everything anew."""
         self._table = None
@@ -199,6 +195,10 @@ class ContainerIndex:
                 self._table = None
         pods = [known.description.container.pod for known in self._known.values()]
         self._facts = {pod.uid: facts for pod in pods if pod and (facts := self._ask(pod.uid))}
+
+    def _age(self) -> float:
+        """Return the seconds since everything was listed."""
+        return time.monotonic() - self._rescanned
 
     def _ask(self, uid: str) -> PodFacts | None:
         """Return what is known of a pod, or was: one that is deleted by force still runs."""
