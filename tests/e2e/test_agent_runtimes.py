@@ -245,8 +245,9 @@ def test_what_is_confined_by_apparmor_is_told_too(node: Node) -> None:
         judge(node, kind, access)
         programs = [each for each in node.session(access) if each["kind"] == "Command"]
         assert [each["process.args"][0] for each in programs] == ["sh", "/bin/busybox"]
-        # Nothing of what runs long enough to be looked at is hidden.
-        assert [each.get("unknown") for each in programs] == [None, None]
+        # Nothing is hidden of what runs long enough to be looked at, as its runtime may not.
+        hidden = [why for each in programs for why in each.get("unknown", ())]
+        assert [why for why in hidden if not why.startswith("parent.")] == []
     assert 'apparmor="DENIED"' not in node.run("journalctl --dmesg").stdout
     assert node.run("exectrail-agent status", check=False).returncode == 0
 
