@@ -58,23 +58,14 @@ build/exectrail-agent.pyz: packaging/agent.py $(shell find src/exectrail_agent -
 	  $(APT) update && $(APT) install -y --no-install-recommends clang llvm libbpf-dev >/dev/null; }
 	@$(PYTHON) packaging/agent.py -o $@
 
-# On a busy machine a test may be starved by those beside it. Files in which one has failed are run
-# once more, one after the other, and have to pass as a whole.
-define pytest
-@rm -f build/tests.xml
-@$(BIN)/pytest -o junit_family=xunit1 --junit-xml build/tests.xml $(1) || { \
-  files=$$($(BIN)/python tests/failed.py build/tests.xml) && test -n "$$files" && \
-  echo "== once more, with nothing beside: $$files" && $(BIN)/pytest $$files; }
-endef
-
 test: lint test-unit agent ## Set up everything and pass every gate and test but the stories
 	@echo "== integration tests (this machine's kernel, sshd, containers, browser)"
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
-	$(call pytest,-n 2 --dist loadfile tests/integration)
+	@$(BIN)/pytest -n 2 --dist loadfile tests/integration
 	@echo "== end-to-end tests on virtual machines"
-	$(call pytest,-n 2 --dist loadfile $(MACHINES) --durations=15)
+	@$(BIN)/pytest -n 2 --dist loadfile $(MACHINES) --durations=15
 	@echo "== end-to-end tests on clusters"
-	$(call pytest,-n 3 --dist loadfile --no-loadscope-reorder $(CLUSTERS) --durations=15)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(CLUSTERS) --durations=15
 
 test-stories: setup agent ## Run the long stories: the first hour, Debian releases and their kernels (an hour)
 	@$(BIN)/python -c 'from lab.cluster import host; host.ensure()'
